@@ -1,0 +1,33 @@
+# How every target of ours is built: one place for warnings, sanitizers and include paths.
+
+add_library(mobius_flags INTERFACE)
+target_include_directories(mobius_flags INTERFACE "${CMAKE_SOURCE_DIR}")
+target_compile_options(mobius_flags INTERFACE
+  -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor -Woverloaded-virtual
+  $<$<BOOL:${MOBIUS_WERROR}>:-Werror>)
+if(MOBIUS_SANITIZE)
+  list(JOIN MOBIUS_SANITIZE "," _sanitizers)
+  target_compile_options(mobius_flags INTERFACE -fsanitize=${_sanitizers} -fno-omit-frame-pointer)
+  target_link_options(mobius_flags INTERFACE -fsanitize=${_sanitizers})
+endif()
+
+# mobius_library(name SOURCES a.cc b.cc [PUBLIC libs] [PRIVATE libs])
+function(mobius_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC mobius_flags ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE})
+endfunction()
+
+# mobius_executable(name SOURCES a.cc [LIBS libs])
+function(mobius_executable name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE mobius_flags ${ARG_LIBS})
+endfunction()
+
+# mobius_test(name SOURCES a_test.cc [LIBS libs]): a GoogleTest executable, one CTest entry per test.
+function(mobius_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
+  mobius_executable(${name} SOURCES ${ARG_SOURCES} LIBS ${ARG_LIBS} GTest::gtest_main GTest::gmock)
+  gtest_discover_tests(${name} TEST_PREFIX "${name}." DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 600)
+endfunction()

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "engine/request.h"
+#include "engine/status.h"
+#include "engine/stream.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "models/runner.h"
+
+namespace mobius {
+
+struct EngineOptions {
+  std::int32_t max_running = 64;    ///< sequences that share steps
+  std::int32_t max_waiting = 1024;  ///< requests in the queue; more are resource_exhausted
+  std::int32_t step_tokens = 512;   ///< rows of one step: decodes first, prefill chunks fill up
+  std::vector<std::int32_t> end_tokens;  ///< the model's own (eos)
+};
+
+/// A snapshot for health and metrics.
+struct EngineStats {
+  std::int32_t running = 0;
+  std::int32_t waiting = 0;
+  std::int32_t pages_total = 0;
+  std::int32_t pages_used = 0;
+  std::int64_t prompt_tokens = 0;  ///< computed since the start
+  std::int64_t generated_tokens = 0;
+  std::int64_t requests_finished = 0;  ///< all reasons
+  std::int64_t preemptions = 0;
+  bool healthy = true;  ///< false once the engine thread met an error that it cannot mend
+};
+
+/// Runs requests on a model. Owns one thread, which alone touches the runner, the scheduler and the
+/// KV pages. All public functions are thread-safe and never wait for computation.
+class Engine {
+ public:
+  /// `tokenizer` turns tokens into text; it must be usable from several threads.
+  Engine(const EngineOptions& options, std::unique_ptr<Runner> runner,
+         std::shared_ptr<const Tokenizer> tokenizer);
+  /// Ends running requests with `unavailable` and joins the thread.
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  /// Queues a request. Refuses with invalid_argument (empty or over-long prompt, a policy that the
+  /// pages cannot carry, ids outside the vocabulary, …), resource_exhausted (queue full) or
+  /// unavailable (stopping, or unhealthy).
+  StatusOr<std::shared_ptr<Stream>> submit(GenerationRequest request);
+
+  /// Accepts no more requests; what runs goes on.
+  void drain();
+
+  EngineStats stats() const;
+  const RunnerInfo& model() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mobius

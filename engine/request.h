@@ -1,0 +1,86 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/status.h"
+#include "kernels/attention.h"
+#include "kernels/sampling.h"
+
+namespace mobius {
+
+/// Attention of one request; the server's default unless the request says otherwise. A prompt token
+/// uses `prefill`, a generated one `decode`, for the request's whole life (also when it is
+/// recomputed after preemption).
+struct AttentionSettings {
+  AttentionPolicy prefill;
+  AttentionPolicy decode;
+  std::int32_t full_attention_last_layers = 0;
+};
+
+/// A prompt in tokens and what is to be generated from it. Protocols end before this: no JSON, no
+/// protobuf, no template.
+struct GenerationRequest {
+  std::string id;  ///< unique among running requests; shown in logs and answers
+  std::vector<std::int32_t> prompt;
+  SamplingParams sampling;
+  std::optional<std::int32_t> max_tokens;  ///< none: until the context is full
+  std::vector<std::string> stop;          ///< generation ends before the first of these in the text
+  std::vector<std::int32_t> stop_tokens;  ///< beside the model's own end tokens
+  bool ignore_eos = false;
+  AttentionSettings attention;
+  std::optional<std::chrono::steady_clock::time_point> deadline;
+  bool report_progress = false;  ///< prefill progress events
+};
+
+enum class FinishReason : std::uint8_t {
+  stop,    ///< an end token or a stop string
+  length,  ///< max_tokens, or the context is full
+  error,   ///< Finish::status says what: cancelled, deadline_exceeded, internal, …
+};
+
+struct Usage {
+  std::int32_t prompt_tokens = 0;
+  std::int32_t cached_tokens = 0;  ///< of the prompt, taken from the prefix cache
+  std::int32_t completion_tokens = 0;
+};
+
+/// Measured by the engine, from the request's arrival there.
+struct Timing {
+  std::chrono::nanoseconds queued{};       ///< until its first row was computed
+  std::chrono::nanoseconds first_token{};  ///< TTFT
+  std::chrono::nanoseconds total{};
+};
+
+// ---- what a request's stream carries, in order: PrefillProgress*, TokenDelta*, Finish ----------
+
+struct PrefillProgress {
+  std::int32_t total = 0;   ///< prompt tokens
+  std::int32_t cached = 0;  ///< of them from the prefix cache
+  std::int32_t done = 0;    ///< of them in the KV cache by now, cached ones included
+};
+
+/// One generated token. `text` is what became printable with it: valid UTF-8, empty while a
+/// character or a possible stop string is incomplete.
+struct TokenDelta {
+  SampledToken token;
+  std::string text;
+};
+
+/// Always the last event, exactly once.
+struct Finish {
+  FinishReason reason = FinishReason::stop;
+  Status status;  ///< not OK exactly when reason == error
+  std::string
+      text;  ///< text held back until now (an incomplete character, an unfinished stop string)
+  std::string stop_sequence;  ///< the stop string that ended it, if one did
+  Usage usage;
+  Timing timing;
+  BlockReads prefill_reads;  ///< KV blocks read, all layers and heads
+  BlockReads decode_reads;
+};
+
+}  // namespace mobius

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace mobius {
+
+/// Byte-level BPE with Llama 3's split pattern. Immutable once loaded: all functions may be called
+/// from any thread.
+class Tokenizer {
+ public:
+  /// Loads `tokenizer.json` (Hugging Face) or else `tokenizer.model` (tiktoken ranks) from a
+  /// checkpoint folder. Throws std::runtime_error with one line naming the file and what is wrong.
+  static std::shared_ptr<const Tokenizer> load(const std::filesystem::path& folder);
+
+  ~Tokenizer();
+  Tokenizer(const Tokenizer&) = delete;
+  Tokenizer& operator=(const Tokenizer&) = delete;
+
+  /// Appends the tokens of plain text to `out`. Any bytes are allowed, valid UTF-8 or not, and
+  /// decode back to themselves. Text that looks like a special token stays text.
+  void encode(std::string_view text, std::vector<std::int32_t>& out) const;
+
+  /// The id of a special token such as "<|eot_id|>", if the vocabulary has it.
+  std::optional<std::int32_t> special(std::string_view name) const;
+  bool is_special(std::int32_t token) const;
+
+  /// The bytes of one token; a special token's name; empty for an id without an entry. The view
+  /// lives as long as the tokenizer.
+  std::string_view bytes(std::int32_t token) const;
+
+  /// Bytes of all tokens; special tokens are left out unless asked for. May end in part of a
+  /// character: stream through a Detokenizer instead.
+  std::string decode(std::span<const std::int32_t> tokens, bool with_special = false) const;
+
+  /// One more than the highest id.
+  std::int32_t vocab_size() const;
+
+ private:
+  struct Impl;
+  explicit Tokenizer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mobius
