@@ -1,0 +1,53 @@
+# The commands of Mobius. `make demo` and `make test` install, build and run all they need.
+
+CONFIG ?= configs/embedded.json
+PRESET ?= release
+JOBS ?= $(shell nproc)
+BUILD := build/$(PRESET)
+MODEL := models/cache/tiny
+SOURCES = $(shell git ls-files '*.h' '*.cc' '*.cu' '*.cuh')
+
+.PHONY: help build demo serve test lint format bench clean
+
+help:
+	@echo "make demo               answer a question about a long document, start to end"
+	@echo "make serve CONFIG=FILE  run the server until Ctrl-C (default $(CONFIG))"
+	@echo "make test               build and run all tests (PRESET=release, debug or tsan)"
+	@echo "make lint               formatting and static checks"
+	@echo "make bench              the benchmarks of this machine, results in tests/bench/results/"
+
+build:
+	@docker/install-dependencies.sh build
+	@[ -f $(BUILD)/build.ninja ] || cmake --preset $(PRESET)
+	@cmake --build $(BUILD) -j $(JOBS)
+
+# The stand-in model: random weights from a seed, in the shape of a small Llama.
+$(MODEL)/config.json: | build
+	@$(BUILD)/models/mobius-make-checkpoint --shape tiny --seed 1 --out $(MODEL)
+
+demo: build $(MODEL)/config.json
+	@python3 tests/demo/demo.py --mobius $(BUILD)/server/mobius --config $(CONFIG)
+
+serve: build $(MODEL)/config.json
+	@exec $(BUILD)/server/mobius --config $(CONFIG)
+
+test:
+	@docker/install-dependencies.sh build test
+	@$(MAKE) --no-print-directory build
+	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
+
+lint:
+	@docker/install-dependencies.sh build lint
+	@clang-format-14 --dry-run -Werror $(SOURCES)
+	@$(MAKE) --no-print-directory build
+	@tests/lint.sh $(BUILD)
+
+format:
+	@docker/install-dependencies.sh lint
+	@clang-format-14 -i $(SOURCES)
+
+bench: build
+	@tests/bench/run_cpu.sh $(BUILD)
+
+clean:
+	rm -rf build
