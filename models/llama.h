@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "models/checkpoint.h"
+#include "models/llama_config.h"
+#include "models/memory_plan.h"
+
+namespace mobius {
+
+/// Sizes that the backend needs to know. `compute` is the type of weights and activations.
+ModelShape model_shape(const LlamaConfig& config, DType compute);
+
+/// Checks that the checkpoint has every tensor of the architecture in the right shape, and says how
+/// much memory loading them as `compute` takes. Throws std::runtime_error that names file and
+/// tensor.
+WeightMemory check_weights(const LlamaConfig& config, const Checkpoint& checkpoint, DType compute);
+
+/// Bytes of the buffers that hold activations of one step.
+std::size_t activation_bytes(const ModelShape& model, const StepLimits& limits);
+
+/// The Llama architecture (Touvron et al., 2023; Grattafiori et al., "The Llama 3 Herd of Models",
+/// 2024) with Hugging Face's names for weights, written in the operations of one backend. The
+/// residual stream is f32; what enters a matrix product has the weights' type.
+class Llama {
+ public:
+  /// Loads the weights and takes the activation buffers. `checkpoint` and `backend` must outlive
+  /// this. Throws std::runtime_error with one line.
+  Llama(const LlamaConfig& config, const Checkpoint& checkpoint, const MemoryPlan& plan,
+        Backend& backend);
+
+  /// Pushes the rows of `step` through all layers, appending their keys and values to `kv`, and
+  /// returns the logits [rows.size(), vocab_size] (f32) of the given rows, in order; an empty
+  /// tensor when no row is given. Valid until the next call. At most `max_logit_rows` rows.
+  Tensor forward(const StepView& step, KvPool& kv, std::span<const std::int32_t> rows);
+
+  /// Rows of one step whose logits can be computed: as many as there are sequences.
+  std::int32_t max_logit_rows() const { return max_logit_rows_; }
+
+ private:
+  struct Layer {
+    Weight attention_norm;  // [1, H]
+    Weight qkv;             // [(Q + 2G) * D, H]
+    Weight output;          // [H, Q * D]
+    Weight mlp_norm;        // [1, H]
+    Weight gate_up;         // [2F, H]
+    Weight down;            // [H, F]
+  };
+
+  LlamaConfig config_;
+  ModelShape shape_;
+  Backend& backend_;
+  std::int32_t max_rows_ = 0;
+  std::int32_t max_logit_rows_ = 0;
+  std::vector<float> inverse_frequencies_;
+
+  Weight embedding_;  // [V, H]
+  std::vector<Layer> layers_;
+  Weight final_norm_;  // [1, H]
+  Weight lm_head_;     // [V, H]; the embedding where tied
+
+  // R rows of the largest step, S sampled rows.
+  Buffer residual_;        // [R, H] f32
+  Buffer normed_;          // [R, H] activation type; later the MLP's [R, F]
+  Buffer projected_;       // [R, (Q + 2G) * D] f32; later [R, 2F]
+  Buffer query_;           // [R, Q * D] KV type
+  Buffer attended_;        // [R, Q * D] KV type
+  Buffer sampled_;         // [S, H] f32
+  Buffer sampled_normed_;  // [S, H] activation type
+  Buffer logits_;          // [S, V] f32
+};
+
+}  // namespace mobius

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "models/checkpoint.h"
+#include "models/llama.h"
+#include "models/llama_config.h"
+#include "models/memory_plan.h"
+#include "models/model_options.h"
+#include "models/runner.h"
+
+namespace mobius {
+
+/// Runs a Llama on one backend. Owns the mapped checkpoint, the backend, the weights and the KV
+/// pool; all memory is taken in the constructor. One thread at a time.
+class LlamaRunner : public Runner {
+ public:
+  /// `plan` was made for this checkpoint and backend. Throws std::runtime_error with one line.
+  LlamaRunner(const LlamaConfig& config, Checkpoint checkpoint, const MemoryPlan& plan,
+              std::unique_ptr<Backend> backend);
+  ~LlamaRunner() override;
+
+  const RunnerInfo& info() const override { return info_; }
+  /// Throws std::invalid_argument, before anything is computed, if the batch exceeds the limits or
+  /// a sampled row is not in it.
+  void submit(const StepBatch& batch) override;
+  std::span<const SampledToken> wait() override;
+
+  const LlamaConfig& config() const { return config_; }
+  const MemoryPlan& plan() const { return plan_; }
+
+  /// Pushes a step through the model and copies the logits of `rows` to `logits`[rows.size(),
+  /// vocab_size]. For tests and tools.
+  void forward(const StepView& step, std::span<const std::int32_t> rows, std::span<float> logits);
+
+ private:
+  void check(const StepView& step, std::span<const std::int32_t> rows) const;
+
+  LlamaConfig config_;
+  MemoryPlan plan_;
+  RunnerInfo info_;
+  // Destroyed from the bottom up: pool and weights before the backend, the mapping last.
+  Checkpoint checkpoint_;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Llama> llama_;
+  std::unique_ptr<KvPool> kv_;
+  std::vector<std::int32_t> rows_;
+  std::vector<SampledToken> sampled_;
+};
+
+/// Maps the checkpoint of options.folder, plans memory for a CPU backend and loads the model, in
+/// this order: a folder, file or option that cannot work throws std::runtime_error with one line
+/// before memory is taken.
+std::unique_ptr<LlamaRunner> load_llama(const ModelOptions& options);
+
+/// The same up to the plan: reads headers only.
+MemoryPlan plan_llama(const ModelOptions& options);
+
+}  // namespace mobius

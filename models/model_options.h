@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+
+#include "kernels/tensor.h"
+
+namespace mobius {
+
+/// What an operator chooses about a model. Checked by `plan_memory`.
+struct ModelOptions {
+  std::filesystem::path folder;  ///< checkpoint in Hugging Face's layout
+  /// Type of weights and activations, bf16 or f32. Empty: the stored type, and f32 for a checkpoint
+  /// stored as f16 (bf16 would drop three of its mantissa bits).
+  std::optional<DType> compute_dtype;
+  /// Type of cached keys and values. Empty: the compute type, which is also the only one that works
+  /// so far.
+  std::optional<DType> kv_dtype;
+  std::int32_t page_tokens = 128;
+  /// Bytes of KV cache. 0: room for two sequences of the longest context, at most 80 % of the
+  /// memory that weights and workspace leave.
+  std::size_t kv_cache_bytes = 0;
+  /// Tokens that one sequence may have. Asking for it makes it a promise: it is refused if the KV
+  /// cache cannot hold one such sequence. 0: as many as model and KV cache allow.
+  std::int32_t max_context = 0;
+  std::int32_t step_tokens = 512;  ///< rows of the largest step
+  std::int32_t max_sequences = 64;
+  std::int32_t threads = 0;  ///< 0: every core this process may run on
+  /// Blocks of this many tokens get their centroid stored (KvShape); a multiple of page_tokens, or
+  /// 0.
+  std::int32_t centroid_block = 0;
+};
+
+}  // namespace mobius
