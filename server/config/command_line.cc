@@ -1,0 +1,84 @@
+#include "server/config/command_line.h"
+
+#include <optional>
+
+#include "server/config/schema.h"
+#include "server/json.h"
+
+namespace mobius {
+namespace {
+
+bool is_boolean_key(std::string_view name) {
+  const ConfigKey* key = find_config_key(name);
+  return key != nullptr && key->field.index() == 0;
+}
+
+}  // namespace
+
+CommandLine parse_command_line(std::span<const char* const> arguments) {
+  CommandLine result;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const std::string_view argument = arguments[i];
+    if (argument == "-h" || argument == "--help") {
+      result.action = CommandAction::help;
+      continue;
+    }
+    if (argument == "--version") {
+      result.action = CommandAction::version;
+      continue;
+    }
+    if (argument == "--check") {
+      result.action = CommandAction::check;
+      continue;
+    }
+    if (argument == "--print-config-docs") {
+      result.action = CommandAction::print_config_docs;
+      continue;
+    }
+    if (!argument.starts_with("--") || argument.size() == 2) {
+      result.errors.push_back("\"" + brief_text(argument) +
+                              "\": unexpected argument; options are --config FILE and --KEY VALUE, "
+                              "see --help");
+      continue;
+    }
+    const std::size_t equals = argument.find('=');
+    const std::string_view name = argument.substr(2, equals == std::string_view::npos
+                                                         ? std::string_view::npos
+                                                         : equals - 2);
+    std::optional<std::string> value;
+    if (equals != std::string_view::npos) {
+      value = argument.substr(equals + 1);
+    } else if (i + 1 < arguments.size() &&
+               !(is_boolean_key(name) && std::string_view(arguments[i + 1]).starts_with("--"))) {
+      value = arguments[++i];
+    } else if (is_boolean_key(name)) {
+      value = "true";
+    }
+    if (!value.has_value()) {
+      result.errors.push_back("--" + brief_text(name) + ": has no value");
+    } else if (name == "config") {
+      result.config_file = *std::move(value);
+    } else {
+      result.overrides.push_back({std::string(name), *std::move(value)});
+    }
+  }
+  return result;
+}
+
+std::string help_text() {
+  return "Mobius: a long-context inference server.\n"
+         "\n"
+         "usage: mobius [--config FILE] [--KEY VALUE]...\n"
+         "\n"
+         "  --config FILE        JSON configuration; see configs/\n"
+         "  --check              validate, print the memory plan, exit with 0 or 1\n"
+         "  --print-config-docs  the table of keys as Markdown\n"
+         "  --version            print the version\n"
+         "  -h, --help           this text\n"
+         "\n"
+         "Every key of the file is an option too, and wins over the file:\n"
+         "\n" +
+         config_docs_terminal();
+}
+
+}  // namespace mobius

@@ -1,0 +1,199 @@
+#include "server/config/config.h"
+
+#include <arpa/inet.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "server/config/schema.h"
+#include "server/json.h"
+
+namespace mobius {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// Is `path` the beginning of some key, i.e. a section?
+bool is_section(std::string_view path) {
+  for (const ConfigKey& key : config_schema()) {
+    if (key.key.size() > path.size() && key.key.starts_with(path) && key.key[path.size()] == '.') {
+      return true;
+    }
+  }
+  return false;
+}
+
+std::string unknown_key(std::string_view path) {
+  std::string text = "unknown key";
+  const std::string_view nearest = nearest_config_key(path);
+  if (!nearest.empty()) text.append("; did you mean \"").append(nearest).append("\"?");
+  return text;
+}
+
+std::string apply_json_value(ServerConfig& config, const ConfigKey& key, const Json& value) {
+  switch (key.field.index()) {
+    case 0:
+      if (value.is_boolean()) return set_config_value(config, key, value.get<bool>());
+      break;
+    case 1:
+      if (value.is_number_unsigned() && value.get<std::uint64_t>() > std::uint64_t{INT64_MAX}) {
+        return "is " + value.dump() + "; must be " + config_range_text(key);
+      }
+      if (value.is_number_integer()) {
+        return set_config_value(config, key, value.get<std::int64_t>());
+      }
+      break;
+    default:
+      if (value.is_string()) return set_config_value(config, key, value.get<std::string>());
+      break;
+  }
+  const bool is_compound = value.is_object() || value.is_array() || value.is_null();
+  const std::string shown = is_compound ? std::string() : " (" + brief(value) + ")";
+  return "is " + std::string(type_name(value)) + shown + "; must be " +
+         (key.field.index() == 1 ? "an " : "a ") + std::string(config_type_name(key)) + ", " +
+         config_range_text(key);
+}
+
+void apply_object(ServerConfig& config, const Json& object, const std::string& prefix,
+                  std::string_view name, std::vector<std::string>& errors) {
+  for (const auto& [member, value] : object.items()) {
+    const std::string path = prefix + member;
+    std::string problem;
+    if (const ConfigKey* key = find_config_key(path)) {
+      problem = apply_json_value(config, *key, value);
+    } else if (!is_section(path)) {
+      problem = unknown_key(path);
+    } else if (!value.is_object()) {
+      problem = "is " + std::string(type_name(value)) + "; must be an object";
+    } else {
+      apply_object(config, value, path + '.', name, errors);
+    }
+    if (!problem.empty()) {
+      errors.push_back(std::string(name) + ": " + brief_text(path) + ": " + problem);
+    }
+  }
+}
+
+std::string apply_text_value(ServerConfig& config, const ConfigKey& key, const std::string& text) {
+  switch (key.field.index()) {
+    case 0:
+      if (text == "true") return set_config_value(config, key, true);
+      if (text == "false") return set_config_value(config, key, false);
+      return "is \"" + brief_text(text) + "\"; must be true or false";
+    case 1: {
+      std::int64_t number = 0;
+      const char* end = text.data() + text.size();
+      const auto [rest, error] = std::from_chars(text.data(), end, number);
+      if (error != std::errc() || rest != end) {
+        return "is \"" + brief_text(text) + "\"; must be an integer, " + config_range_text(key);
+      }
+      return set_config_value(config, key, number);
+    }
+    default: return set_config_value(config, key, text);
+  }
+}
+
+bool is_address(const std::string& text) {
+  in6_addr out{};
+  return inet_pton(AF_INET, text.c_str(), &out) == 1 || inet_pton(AF_INET6, text.c_str(), &out) == 1;
+}
+
+bool is_loopback(const std::string& address) {
+  return address.starts_with("127.") || address == "::1";
+}
+
+void check_address(const ServerConfig& config, std::string_view key, const std::string& address,
+                   std::vector<std::string>& errors) {
+  if (!is_address(address)) {
+    errors.push_back(std::string(key) + ": is \"" + brief_text(address) +
+                     "\"; must be an IPv4 or IPv6 address");
+  } else if (!is_loopback(address) && !config.server.allow_insecure_remote) {
+    errors.push_back(std::string(key) + ": " + address +
+                     " can be reached from other machines, and requests are neither encrypted nor "
+                     "checked for keys; use 127.0.0.1, or set server.allow_insecure_remote");
+  }
+}
+
+void check_policy(const ServerConfig& config, std::string_view key,
+                  const ServerConfig::Policy& policy, std::vector<std::string>& errors) {
+  if (policy.mode == "moba" && policy.block % config.kv.page_tokens != 0) {
+    errors.push_back(std::string(key) + ".block: is " + std::to_string(policy.block) +
+                     "; must be a multiple of kv.page_tokens (" +
+                     std::to_string(config.kv.page_tokens) + ")");
+  }
+}
+
+AttentionPolicy to_policy(const ServerConfig::Policy& policy) {
+  // Block and top-k stay in a policy of mode full, so that a request which only asks for MoBA gets
+  // the configured ones.
+  return {policy.mode == "moba" ? AttentionMode::moba : AttentionMode::full,
+          static_cast<std::int32_t>(policy.block), static_cast<std::int32_t>(policy.top_k)};
+}
+
+}  // namespace
+
+std::vector<std::string> load_config_file(ServerConfig& config, const std::filesystem::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  std::ostringstream text;
+  if (stream) text << stream.rdbuf();
+  if (!stream || std::filesystem::is_directory(file)) {
+    const int error = errno;
+    return {file.string() + ": cannot be read: " +
+            (std::filesystem::is_directory(file) ? "is a directory" : std::strerror(error))};
+  }
+  return apply_config_json(config, text.str(), file.string());
+}
+
+std::vector<std::string> apply_config_json(ServerConfig& config, std::string_view text,
+                                           std::string_view name) {
+  Json root;
+  std::string error;
+  if (!parse_json(text, {.depth = 8, .values = 10000}, root, error)) {
+    return {std::string(name) + ": not valid JSON: " + error};
+  }
+  if (!root.is_object()) {
+    return {std::string(name) + ": is " + std::string(type_name(root)) + "; must be an object"};
+  }
+  std::vector<std::string> errors;
+  apply_object(config, root, "", name, errors);
+  return errors;
+}
+
+std::vector<std::string> apply_overrides(ServerConfig& config,
+                                         const std::vector<ConfigOverride>& overrides) {
+  std::vector<std::string> errors;
+  for (const auto& [name, value] : overrides) {
+    const ConfigKey* key = find_config_key(name);
+    const std::string problem =
+        key == nullptr ? unknown_key(name) : apply_text_value(config, *key, value);
+    if (!problem.empty()) errors.push_back("--" + brief_text(name) + ": " + problem);
+  }
+  return errors;
+}
+
+std::vector<std::string> check_config(const ServerConfig& config) {
+  std::vector<std::string> errors;
+  if (config.model.path.empty()) {
+    errors.emplace_back("model.path: is not set; must be a checkpoint folder");
+  }
+  check_policy(config, "attention.prefill", config.attention.prefill, errors);
+  check_policy(config, "attention.decode", config.attention.decode, errors);
+  check_address(config, "http.address", config.http.address, errors);
+  check_address(config, "grpc.address", config.grpc.address, errors);
+  if (config.http.port != 0 && config.http.port == config.grpc.port) {
+    errors.push_back("grpc.port: is " + std::to_string(config.grpc.port) +
+                     "; must differ from http.port");
+  }
+  return errors;
+}
+
+AttentionSettings attention_settings(const ServerConfig& config) {
+  return {to_policy(config.attention.prefill), to_policy(config.attention.decode),
+          static_cast<std::int32_t>(config.attention.full_attention_last_layers)};
+}
+
+}  // namespace mobius

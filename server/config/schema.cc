@@ -1,0 +1,258 @@
+#include "server/config/schema.h"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <vector>
+
+namespace mobius {
+namespace {
+
+constexpr std::int64_t kMaxInt32 = 2147483647;
+constexpr std::int64_t kMaxBytes = std::int64_t{1} << 50;
+
+// A captureless lambda that names the field; `+` turns it into the function pointer.
+#define MOBIUS_FIELD(type, path) \
+  (+[](ServerConfig& c) -> type& { return c.path; })
+
+#define MOBIUS_INT(name, lo, hi, measure, text)                                     \
+  ConfigKey {                                                                       \
+    .key = #name, .field = MOBIUS_FIELD(std::int64_t, name), .min = lo, .max = hi, \
+    .choices = {}, .unit = measure, .doc = text                                     \
+  }
+#define MOBIUS_TEXT(name, allowed, text)                                  \
+  ConfigKey {                                                             \
+    .key = #name, .field = MOBIUS_FIELD(std::string, name), .min = 0, .max = 0, \
+    .choices = allowed, .unit = {}, .doc = text                           \
+  }
+#define MOBIUS_BOOL(name, text)                                    \
+  ConfigKey {                                                      \
+    .key = #name, .field = MOBIUS_FIELD(bool, name), .min = 0, .max = 0, \
+    .choices = {}, .unit = {}, .doc = text                         \
+  }
+
+const auto kSchema = std::to_array<ConfigKey>({
+    MOBIUS_TEXT(model.path, "",
+                "Checkpoint folder: config.json, *.safetensors, tokenizer.json. Relative to the "
+                "working directory. Required."),
+    MOBIUS_TEXT(model.name, "", "Name that clients use; empty: the folder's name."),
+    MOBIUS_TEXT(model.dtype, "auto|f32|bf16",
+                "Type of weights and KV cache; auto: as the checkpoint is stored."),
+    MOBIUS_INT(model.max_context, 0, kMaxInt32, "tokens",
+               "Longest prompt plus answer; 0: what the model was made for."),
+
+    MOBIUS_INT(kv.page_tokens, 1, 65536, "tokens", "Tokens of a KV cache page."),
+    MOBIUS_INT(kv.bytes, 0, kMaxBytes, "bytes",
+               "Memory for KV pages; 0: what is left of the machine's memory, up to what all "
+               "running requests could use."),
+
+    MOBIUS_TEXT(attention.prefill.mode, "full|moba", "Attention of prompt tokens."),
+    MOBIUS_INT(attention.prefill.block, 1, kMaxInt32, "tokens",
+               "Block size of MoBA prefill, a multiple of kv.page_tokens."),
+    MOBIUS_INT(attention.prefill.top_k, 1, kMaxInt32, "blocks",
+               "Blocks that a prompt token attends, its own included."),
+    MOBIUS_TEXT(attention.decode.mode, "full|moba", "Attention of generated tokens."),
+    MOBIUS_INT(attention.decode.block, 1, kMaxInt32, "tokens",
+               "Block size of MoBA decode, a multiple of kv.page_tokens."),
+    MOBIUS_INT(attention.decode.top_k, 1, kMaxInt32, "blocks",
+               "Blocks that a generated token attends, its own included."),
+    MOBIUS_INT(attention.full_attention_last_layers, 0, 1024, "layers",
+               "The model's last layers that use full attention in any case."),
+
+    MOBIUS_INT(engine.max_running, 1, 4096, "requests", "Requests that share a step."),
+    MOBIUS_INT(engine.max_waiting, 0, 1000000, "requests",
+               "Requests that may wait; more are refused (HTTP 429, RESOURCE_EXHAUSTED)."),
+    MOBIUS_INT(engine.step_tokens, 1, 65536, "tokens",
+               "Tokens of one step: running answers first, then chunks of prompts."),
+    MOBIUS_INT(engine.threads, 0, 1024, "threads",
+               "Threads that compute; 0: one for each core that the process may use."),
+
+    MOBIUS_TEXT(http.address, "", "Address to listen on."),
+    MOBIUS_INT(http.port, 0, 65535, "", "Port; 0: any free one, printed at start."),
+    MOBIUS_INT(http.threads, 1, 256, "threads", "Threads of the HTTP front end."),
+    MOBIUS_INT(http.max_connections, 1, 1000000, "connections",
+               "Open connections; more are closed at once."),
+    MOBIUS_INT(http.max_header_bytes, 1024, 1048576, "bytes",
+               "Header of a request; longer ones get 431."),
+    MOBIUS_INT(http.max_body_bytes, 1024, std::int64_t{1} << 32, "bytes",
+               "Body of a request; longer ones get 413."),
+    MOBIUS_INT(http.header_timeout_seconds, 1, 86400, "seconds",
+               "From a request's first byte to the end of its header."),
+    MOBIUS_INT(http.body_timeout_seconds, 1, 86400, "seconds",
+               "From the end of the header to the end of the body."),
+    MOBIUS_INT(http.write_timeout_seconds, 1, 86400, "seconds",
+               "For a client to take one piece of an answer."),
+    MOBIUS_INT(http.idle_timeout_seconds, 1, 86400, "seconds",
+               "Between the requests of a connection."),
+    MOBIUS_INT(http.keepalive_comment_seconds, 1, 86400, "seconds",
+               "Longest silence of an SSE stream before a comment line is sent."),
+
+    MOBIUS_TEXT(grpc.address, "", "Address to listen on."),
+    MOBIUS_INT(grpc.port, 0, 65535, "", "Port; 0: any free one, printed at start."),
+    MOBIUS_INT(grpc.max_message_bytes, 1024, kMaxInt32, "bytes",
+               "Request message; longer ones get RESOURCE_EXHAUSTED."),
+
+    MOBIUS_TEXT(log.level, "trace|debug|info|warn|error|off",
+                "Least important level that is written."),
+    MOBIUS_TEXT(log.format, "text|json", "One line of text or one JSON object for each entry."),
+    MOBIUS_TEXT(log.file, "", "File to append to; empty: standard error."),
+
+    MOBIUS_INT(server.drain_seconds, 0, 86400, "seconds",
+               "How long running requests may go on after SIGTERM."),
+    MOBIUS_INT(server.tokenizer_threads, 1, 64, "threads",
+               "Threads that turn prompts into tokens."),
+    MOBIUS_TEXT(server.port_file, "",
+                "File that gets the listening addresses as JSON once both ports accept; empty: "
+                "none."),
+    MOBIUS_BOOL(server.allow_insecure_remote,
+                "Allow addresses other than loopback, without encryption or keys."),
+});
+
+#undef MOBIUS_FIELD
+#undef MOBIUS_INT
+#undef MOBIUS_TEXT
+#undef MOBIUS_BOOL
+
+/// Edits (insert, delete, replace) from one string to the other.
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t above = row[j];
+      const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      row[j] = std::min({row[j - 1] + 1, above + 1, replaced});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+bool is_choice(std::string_view choices, std::string_view value) {
+  while (true) {
+    const std::size_t bar = choices.find('|');
+    if (choices.substr(0, bar) == value) return true;
+    if (bar == std::string_view::npos) return false;
+    choices.remove_prefix(bar + 1);
+  }
+}
+
+std::string spaced_choices(std::string_view choices) {
+  std::string text;
+  for (const char c : choices) {
+    if (c == '|') {
+      text += ", ";
+    } else {
+      text += c;
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+std::span<const ConfigKey> config_schema() {
+  return kSchema;
+}
+
+const ConfigKey* find_config_key(std::string_view key) {
+  const auto* found = std::find_if(kSchema.begin(), kSchema.end(),
+                                   [key](const ConfigKey& entry) { return entry.key == key; });
+  return found == kSchema.end() ? nullptr : found;
+}
+
+std::string_view nearest_config_key(std::string_view key) {
+  std::string_view nearest;
+  std::size_t best = std::max<std::size_t>(2, key.size() / 4) + 1;
+  for (const ConfigKey& entry : kSchema) {
+    const std::size_t distance = edit_distance(key, entry.key);
+    if (distance < best) {
+      best = distance;
+      nearest = entry.key;
+    }
+  }
+  return nearest;
+}
+
+std::string set_config_value(ServerConfig& config, const ConfigKey& key,
+                             const std::variant<bool, std::int64_t, std::string>& value) {
+  switch (key.field.index()) {
+    case 0:
+      std::get<0>(key.field)(config) = std::get<bool>(value);
+      return {};
+    case 1: {
+      const std::int64_t number = std::get<std::int64_t>(value);
+      if (number < key.min || number > key.max) {
+        return "is " + std::to_string(number) + "; must be " + config_range_text(key);
+      }
+      std::get<1>(key.field)(config) = number;
+      return {};
+    }
+    default: {
+      const std::string& text = std::get<std::string>(value);
+      if (!key.choices.empty() && !is_choice(key.choices, text)) {
+        return "is \"" + text + "\"; must be one of " + spaced_choices(key.choices);
+      }
+      std::get<2>(key.field)(config) = text;
+      return {};
+    }
+  }
+}
+
+std::string config_value_text(const ServerConfig& config, const ConfigKey& key) {
+  // The accessors hand out mutable references; reading goes through a copy.
+  ServerConfig copy = config;
+  switch (key.field.index()) {
+    case 0: return std::get<0>(key.field)(copy) ? "true" : "false";
+    case 1: return std::to_string(std::get<1>(key.field)(copy));
+    default: return '"' + std::get<2>(key.field)(copy) + '"';
+  }
+}
+
+std::string_view config_type_name(const ConfigKey& key) {
+  switch (key.field.index()) {
+    case 0: return "boolean";
+    case 1: return "integer";
+    default: return "string";
+  }
+}
+
+std::string config_range_text(const ConfigKey& key) {
+  switch (key.field.index()) {
+    case 0: return "true, false";
+    case 1: {
+      std::string text = std::to_string(key.min) + " to " + std::to_string(key.max);
+      if (!key.unit.empty()) text.append(" ").append(key.unit);
+      return text;
+    }
+    default: return key.choices.empty() ? "any text" : spaced_choices(key.choices);
+  }
+}
+
+std::string config_docs_markdown() {
+  const ServerConfig defaults;
+  std::string text = "| key | type | default | range | meaning |\n|---|---|---|---|---|\n";
+  for (const ConfigKey& key : kSchema) {
+    text.append("| `").append(key.key).append("` | ");
+    text.append(config_type_name(key)).append(" | `");
+    text.append(config_value_text(defaults, key)).append("` | ");
+    text.append(config_range_text(key)).append(" | ");
+    text.append(key.doc).append(" |\n");
+  }
+  return text;
+}
+
+std::string config_docs_terminal() {
+  const ServerConfig defaults;
+  std::string text;
+  for (const ConfigKey& key : kSchema) {
+    text.append("  --").append(key.key).append(" ").append(config_type_name(key));
+    text.append("  (default ").append(config_value_text(defaults, key)).append("; ");
+    text.append(config_range_text(key)).append(")\n      ").append(key.doc).append("\n");
+  }
+  return text;
+}
+
+}  // namespace mobius
