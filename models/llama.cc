@@ -1,0 +1,222 @@
+#include "models/llama.h"
+
+#include <algorithm>
+#include <array>
+#include <stdexcept>
+#include <string>
+
+namespace mobius {
+namespace {
+
+std::int64_t qkv_columns(const ModelShape& shape) {
+  return std::int64_t{shape.heads + 2 * shape.kv_heads} * shape.head_dim;
+}
+
+/// All tensors of a checkpoint by their Hugging Face names, with the shapes that they must have.
+struct LlamaTensors {
+  const LlamaConfig& config;
+  const Checkpoint& checkpoint;
+
+  std::int64_t hidden() const { return config.hidden_size; }
+  std::int64_t q_rows() const { return std::int64_t{config.num_heads} * config.head_dim; }
+  std::int64_t kv_rows() const { return std::int64_t{config.num_kv_heads} * config.head_dim; }
+
+  HostTensor layer_matrix(std::int32_t layer, const char* name, std::int64_t rows,
+                          std::int64_t cols) const {
+    return checkpoint.matrix(layer_name(layer, name), rows, cols);
+  }
+  HostTensor layer_vector(std::int32_t layer, const char* name) const {
+    return checkpoint.vector(layer_name(layer, name), hidden());
+  }
+
+  HostTensor embedding() const {
+    return checkpoint.matrix("model.embed_tokens.weight", config.vocab_size, hidden());
+  }
+  HostTensor final_norm() const { return checkpoint.vector("model.norm.weight", hidden()); }
+  HostTensor lm_head() const {
+    return checkpoint.matrix("lm_head.weight", config.vocab_size, hidden());
+  }
+  HostTensor attention_norm(std::int32_t layer) const {
+    return layer_vector(layer, "input_layernorm");
+  }
+  HostTensor mlp_norm(std::int32_t layer) const {
+    return layer_vector(layer, "post_attention_layernorm");
+  }
+  std::array<HostTensor, 3> qkv(std::int32_t layer) const {
+    return {layer_matrix(layer, "self_attn.q_proj", q_rows(), hidden()),
+            layer_matrix(layer, "self_attn.k_proj", kv_rows(), hidden()),
+            layer_matrix(layer, "self_attn.v_proj", kv_rows(), hidden())};
+  }
+  HostTensor output(std::int32_t layer) const {
+    return layer_matrix(layer, "self_attn.o_proj", hidden(), q_rows());
+  }
+  std::array<HostTensor, 2> gate_up(std::int32_t layer) const {
+    return {layer_matrix(layer, "mlp.gate_proj", config.intermediate_size, hidden()),
+            layer_matrix(layer, "mlp.up_proj", config.intermediate_size, hidden())};
+  }
+  HostTensor down(std::int32_t layer) const {
+    return layer_matrix(layer, "mlp.down_proj", hidden(), config.intermediate_size);
+  }
+
+ private:
+  static std::string layer_name(std::int32_t layer, const char* name) {
+    return "model.layers." + std::to_string(layer) + "." + name + ".weight";
+  }
+};
+
+Weight load_one(Backend& backend, const HostTensor& tensor, DType dtype) {
+  return backend.load_weight(std::span(&tensor, 1), dtype);
+}
+
+/// Norm weights are tiny and used in f32: converting them costs nothing and spares a conversion in
+/// every step.
+constexpr DType kNormType = DType::f32;
+
+}  // namespace
+
+ModelShape model_shape(const LlamaConfig& config, DType compute) {
+  return {.hidden = config.hidden_size,
+          .heads = config.num_heads,
+          .kv_heads = config.num_kv_heads,
+          .head_dim = config.head_dim,
+          .intermediate = config.intermediate_size,
+          .vocab = config.vocab_size,
+          .activation = compute};
+}
+
+WeightMemory check_weights(const LlamaConfig& config, const Checkpoint& checkpoint, DType compute) {
+  const LlamaTensors tensors{config, checkpoint};
+  WeightMemory memory;
+  const auto add = [&](std::span<const HostTensor> blocks, DType dtype) {
+    // A fused weight is converted as a whole as soon as one of its blocks is of another type.
+    const bool in_place = std::all_of(blocks.begin(), blocks.end(),
+                                      [&](const HostTensor& t) { return t.dtype == dtype; });
+    for (const HostTensor& block : blocks) {
+      if (in_place) {
+        memory.mapped_bytes += block.bytes();
+      } else {
+        memory.copied_bytes += static_cast<std::size_t>(block.rows * block.cols) * size_of(dtype);
+      }
+    }
+  };
+  const auto add_one = [&](const HostTensor& tensor, DType dtype) {
+    add(std::span(&tensor, 1), dtype);
+  };
+  add_one(tensors.embedding(), compute);
+  for (std::int32_t layer = 0; layer < config.num_layers; ++layer) {
+    add_one(tensors.attention_norm(layer), kNormType);
+    add(tensors.qkv(layer), compute);
+    add_one(tensors.output(layer), compute);
+    add_one(tensors.mlp_norm(layer), kNormType);
+    add(tensors.gate_up(layer), compute);
+    add_one(tensors.down(layer), compute);
+  }
+  add_one(tensors.final_norm(), kNormType);
+  if (!config.tie_word_embeddings) add_one(tensors.lm_head(), compute);
+  return memory;
+}
+
+std::size_t activation_bytes(const ModelShape& model, const StepLimits& limits) {
+  const auto rows = static_cast<std::size_t>(limits.max_rows);
+  const auto sampled = static_cast<std::size_t>(std::min(limits.max_sequences, limits.max_rows));
+  const auto hidden = static_cast<std::size_t>(model.hidden);
+  const auto ffn = static_cast<std::size_t>(model.intermediate);
+  const auto query = static_cast<std::size_t>(model.heads) * model.head_dim;
+  const auto qkv = static_cast<std::size_t>(qkv_columns(model));
+  const std::size_t element = size_of(model.activation);
+  return rows * (hidden * 4 + std::max(hidden, ffn) * element + std::max(qkv, 2 * ffn) * 4 +
+                 2 * query * element) +
+         sampled * (hidden * 4 + hidden * element + static_cast<std::size_t>(model.vocab) * 4);
+}
+
+Llama::Llama(const LlamaConfig& config, const Checkpoint& checkpoint, const MemoryPlan& plan,
+             Backend& backend)
+    : config_(config),
+      shape_(plan.model),
+      backend_(backend),
+      max_rows_(plan.limits.max_rows),
+      max_logit_rows_(std::min(plan.limits.max_sequences, plan.limits.max_rows)),
+      inverse_frequencies_(rope_inverse_frequencies(config)) {
+  const DType compute = shape_.activation;
+  const LlamaTensors tensors{config, checkpoint};
+  embedding_ = load_one(backend, tensors.embedding(), compute);
+  layers_.reserve(static_cast<std::size_t>(config.num_layers));
+  for (std::int32_t layer = 0; layer < config.num_layers; ++layer) {
+    layers_.push_back({
+        .attention_norm = load_one(backend, tensors.attention_norm(layer), kNormType),
+        .qkv = backend.load_weight(tensors.qkv(layer), compute),
+        .output = load_one(backend, tensors.output(layer), compute),
+        .mlp_norm = load_one(backend, tensors.mlp_norm(layer), kNormType),
+        .gate_up = backend.load_weight(tensors.gate_up(layer), compute),
+        .down = load_one(backend, tensors.down(layer), compute),
+    });
+  }
+  final_norm_ = load_one(backend, tensors.final_norm(), kNormType);
+  lm_head_ =
+      config.tie_word_embeddings ? embedding_ : load_one(backend, tensors.lm_head(), compute);
+
+  const auto rows = static_cast<std::size_t>(max_rows_);
+  const auto sampled = static_cast<std::size_t>(max_logit_rows_);
+  const auto hidden = static_cast<std::size_t>(shape_.hidden);
+  const auto ffn = static_cast<std::size_t>(shape_.intermediate);
+  const auto query = static_cast<std::size_t>(shape_.heads) * shape_.head_dim;
+  const auto qkv = static_cast<std::size_t>(qkv_columns(shape_));
+  const std::size_t element = size_of(compute);
+  residual_ = backend.allocate(rows * hidden * 4, "residual stream");
+  normed_ = backend.allocate(rows * std::max(hidden, ffn) * element, "matrix inputs");
+  projected_ = backend.allocate(rows * std::max(qkv, 2 * ffn) * 4, "matrix outputs");
+  query_ = backend.allocate(rows * query * element, "queries");
+  attended_ = backend.allocate(rows * query * element, "attention output");
+  sampled_ = backend.allocate(sampled * hidden * 4, "sampled rows");
+  sampled_normed_ = backend.allocate(sampled * hidden * element, "sampled rows");
+  logits_ = backend.allocate(sampled * static_cast<std::size_t>(shape_.vocab) * 4, "logits");
+}
+
+Tensor Llama::forward(const StepView& step, KvPool& kv, std::span<const std::int32_t> rows) {
+  const auto count = static_cast<std::int64_t>(step.tokens.size());
+  const auto num_logits = static_cast<std::int64_t>(rows.size());
+  if (count == 0 || count > max_rows_ || num_logits > max_logit_rows_) {
+    throw std::invalid_argument("forward: " + std::to_string(count) + " rows and " +
+                                std::to_string(num_logits) + " logit rows, at most " +
+                                std::to_string(max_rows_) + " and " +
+                                std::to_string(max_logit_rows_) + " were planned");
+  }
+  const DType compute = shape_.activation;
+  const std::int64_t query_columns = std::int64_t{shape_.heads} * shape_.head_dim;
+  const Tensor residual = residual_.view(DType::f32, count, shape_.hidden);
+  const Tensor normed = normed_.view(compute, count, shape_.hidden);
+  const Tensor qkv = projected_.view(DType::f32, count, qkv_columns(shape_));
+  const Tensor query = query_.view(compute, count, query_columns);
+  const Tensor attended = attended_.view(compute, count, query_columns);
+  const Tensor gate_up = projected_.view(DType::f32, count, 2 * std::int64_t{shape_.intermediate});
+  const Tensor gated = normed_.view(compute, count, shape_.intermediate);
+  const float eps = config_.rms_norm_eps;
+
+  backend_.begin_step(step);
+  backend_.embed(residual, embedding_);
+  for (std::int32_t index = 0; index < config_.num_layers; ++index) {
+    const Layer& layer = layers_[static_cast<std::size_t>(index)];
+    backend_.rms_norm(normed, residual, layer.attention_norm, eps);
+    backend_.matmul(qkv, normed, layer.qkv, false);
+    backend_.rope_append(query, qkv, kv, index, inverse_frequencies_);
+    backend_.attention(attended, query, kv, index);
+    backend_.matmul(residual, attended, layer.output, true);
+
+    backend_.rms_norm(normed, residual, layer.mlp_norm, eps);
+    backend_.matmul(gate_up, normed, layer.gate_up, false);
+    backend_.silu_mul(gated, gate_up);
+    backend_.matmul(residual, gated, layer.down, true);
+  }
+  if (rows.empty()) return {};
+
+  // The vocabulary is wide: only rows that are asked for go through the head.
+  const Tensor sampled = sampled_.view(DType::f32, num_logits, shape_.hidden);
+  const Tensor sampled_normed = sampled_normed_.view(compute, num_logits, shape_.hidden);
+  const Tensor logits = logits_.view(DType::f32, num_logits, shape_.vocab);
+  backend_.gather_rows(sampled, residual, rows);
+  backend_.rms_norm(sampled_normed, sampled, final_norm_, eps);
+  backend_.matmul(logits, sampled_normed, lm_head_, false);
+  return logits;
+}
+
+}  // namespace mobius

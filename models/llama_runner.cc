@@ -1,0 +1,115 @@
+#include "models/llama_runner.h"
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace mobius {
+namespace {
+
+/// A checkpoint whose headers, shapes and memory are checked, and nothing loaded yet.
+struct Prepared {
+  LlamaConfig config;
+  Checkpoint checkpoint;
+  std::unique_ptr<Backend> backend;
+  MemoryPlan plan;
+};
+
+Prepared prepare(const ModelOptions& options) {
+  LlamaConfig config = load_llama_config(options.folder);
+  Checkpoint checkpoint(options.folder);
+  // The embedding says how the checkpoint is really stored; config.json is a claim.
+  const DType stored =
+      checkpoint.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size).dtype;
+  const WeightMemory weights = check_weights(config, checkpoint, compute_dtype(options, stored));
+  std::unique_ptr<Backend> backend = make_cpu_backend(options.threads);
+  MemoryPlan plan = plan_memory(options, config, stored, weights, *backend);
+  return {std::move(config), std::move(checkpoint), std::move(backend), std::move(plan)};
+}
+
+}  // namespace
+
+LlamaRunner::LlamaRunner(const LlamaConfig& config, Checkpoint checkpoint, const MemoryPlan& plan,
+                         std::unique_ptr<Backend> backend)
+    : config_(config),
+      plan_(plan),
+      checkpoint_(std::move(checkpoint)),
+      backend_(std::move(backend)) {
+  checkpoint_.prefault();
+  llama_ = std::make_unique<Llama>(config_, checkpoint_, plan_, *backend_);
+  backend_->reserve_workspace(plan_.model, plan_.kv, plan_.limits);
+  kv_ = backend_->create_kv_pool(plan_.kv);
+  info_ = {.device = backend_->info().name,
+           .num_layers = config_.num_layers,
+           .num_heads = config_.num_heads,
+           .num_kv_heads = config_.num_kv_heads,
+           .vocab_size = config_.vocab_size,
+           .page_tokens = plan_.kv.page_tokens,
+           .num_pages = plan_.kv.num_pages,
+           .limits = plan_.limits};
+  const auto max_samples = static_cast<std::size_t>(llama_->max_logit_rows());
+  rows_.reserve(max_samples);
+  sampled_.reserve(max_samples);
+}
+
+LlamaRunner::~LlamaRunner() = default;
+
+void LlamaRunner::check(const StepView& step, std::span<const std::int32_t> rows) const {
+  const auto fail = [](const std::string& message) {
+    throw std::invalid_argument("step: " + message);
+  };
+  const std::size_t num_rows = step.tokens.size();
+  if (step.positions.size() != num_rows) fail("tokens and positions differ in length");
+  if (step.slices.size() > static_cast<std::size_t>(plan_.limits.max_sequences)) {
+    fail(std::to_string(step.slices.size()) + " sequences, planned for " +
+         std::to_string(plan_.limits.max_sequences));
+  }
+  for (const std::int32_t row : rows) {
+    if (row < 0 || static_cast<std::size_t>(row) >= num_rows) {
+      fail("row " + std::to_string(row) + " is sampled, but there are " + std::to_string(num_rows) +
+           " rows");
+    }
+  }
+  for (const std::int32_t token : step.tokens) {
+    if (token < 0 || token >= config_.vocab_size) {
+      fail("token " + std::to_string(token) + " is outside the vocabulary of " +
+           std::to_string(config_.vocab_size));
+    }
+  }
+}
+
+void LlamaRunner::submit(const StepBatch& batch) {
+  rows_.clear();
+  for (const SampleRow& sample : batch.samples) rows_.push_back(sample.row);
+  check(batch.view, rows_);
+  const Tensor logits = llama_->forward(batch.view, *kv_, rows_);
+  sampled_.resize(batch.samples.size());
+  if (!batch.samples.empty()) backend_->sample(sampled_, logits, batch.samples);
+}
+
+std::span<const SampledToken> LlamaRunner::wait() {
+  return sampled_;
+}
+
+void LlamaRunner::forward(const StepView& step, std::span<const std::int32_t> rows,
+                          std::span<float> logits) {
+  check(step, rows);
+  if (logits.size() != rows.size() * static_cast<std::size_t>(config_.vocab_size)) {
+    throw std::invalid_argument("forward: logits has room for " + std::to_string(logits.size()) +
+                                " values");
+  }
+  const Tensor result = llama_->forward(step, *kv_, rows);
+  if (!rows.empty()) backend_->download(logits.data(), result);
+}
+
+std::unique_ptr<LlamaRunner> load_llama(const ModelOptions& options) {
+  Prepared prepared = prepare(options);
+  return std::make_unique<LlamaRunner>(prepared.config, std::move(prepared.checkpoint),
+                                       prepared.plan, std::move(prepared.backend));
+}
+
+MemoryPlan plan_llama(const ModelOptions& options) {
+  return prepare(options).plan;
+}
+
+}  // namespace mobius
