@@ -13,8 +13,8 @@
 namespace mobius {
 
 struct EngineOptions {
-  std::int32_t max_running = 64;    ///< sequences that share steps
-  std::int32_t max_waiting = 1024;  ///< requests in the queue; more are resource_exhausted
+  std::int32_t max_running = 64;    ///< sequences that share steps; the runner may allow fewer
+  std::int32_t max_waiting = 1024;  ///< requests beside those; more are resource_exhausted
   std::int32_t step_tokens = 512;   ///< rows of one step: decodes first, prefill chunks fill up
   std::vector<std::int32_t> end_tokens;  ///< the model's own (eos)
 };
@@ -36,7 +36,8 @@ struct EngineStats {
 /// KV pages. All public functions are thread-safe and never wait for computation.
 class Engine {
  public:
-  /// `tokenizer` turns tokens into text; it must be usable from several threads.
+  /// `tokenizer` turns tokens into text; it must be usable from several threads. Throws
+  /// std::invalid_argument, one line, on options or a runner that cannot work.
   Engine(const EngineOptions& options, std::unique_ptr<Runner> runner,
          std::shared_ptr<const Tokenizer> tokenizer);
   /// Ends running requests with `unavailable` and joins the thread.
@@ -46,7 +47,7 @@ class Engine {
 
   /// Queues a request. Refuses with invalid_argument (empty or over-long prompt, a policy that the
   /// pages cannot carry, ids outside the vocabulary, …), resource_exhausted (queue full) or
-  /// unavailable (stopping, or unhealthy).
+  /// unavailable (stopping, or unhealthy). Validates on the caller's thread: O(prompt).
   StatusOr<std::shared_ptr<Stream>> submit(GenerationRequest request);
 
   /// Accepts no more requests; what runs goes on.

@@ -24,7 +24,7 @@ struct AttentionSettings {
 /// A prompt in tokens and what is to be generated from it. Protocols end before this: no JSON, no
 /// protobuf, no template.
 struct GenerationRequest {
-  std::string id;  ///< unique among running requests; shown in logs and answers
+  std::string id;  ///< unique among unfinished requests unless empty; shown in logs and answers
   std::vector<std::int32_t> prompt;
   SamplingParams sampling;
   std::optional<std::int32_t> max_tokens;  ///< none: until the context is full

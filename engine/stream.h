@@ -17,7 +17,9 @@ using Event = std::variant<PrefillProgress, TokenDelta, Finish>;
 class Stream {
  public:
   /// Consumer: `notify` runs on the engine's thread (or inside this call, when events wait already)
-  /// whenever the stream goes from empty to not empty. It must only wake somebody up.
+  /// whenever the stream goes from empty to not empty. It must only wake somebody up, and must not
+  /// call on_events. It may come once too often: then take() is empty. When this returns, an
+  /// earlier notify is not running and never will; an empty function sets none.
   void on_events(std::function<void()> notify);
 
   /// Consumer: all events since the last take, in order; empty if none.
@@ -34,6 +36,7 @@ class Stream {
  private:
   std::mutex mutex_;
   std::vector<Event> events_;
+  std::mutex notify_mutex_;  // held while notify_ runs; never taken while mutex_ is held
   std::function<void()> notify_;
   std::atomic<bool> cancelled_ = false;
 };

@@ -1,0 +1,178 @@
+#include "engine/engine.h"
+
+#include <condition_variable>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "engine/step_loop.h"
+#include "engine/validate.h"
+
+namespace mobius {
+
+struct Engine::Impl {
+  // Before the thread starts and on it; nobody else touches these.
+  std::unique_ptr<Runner> runner;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  StepLoop loop;
+
+  // Fixed at start, read by everybody. A copy: the runner is the engine thread's own.
+  const RunnerInfo model;
+  const std::int32_t max_context;
+  const std::size_t max_unfinished;
+
+  // Shared, under the mutex.
+  mutable std::mutex mutex;
+  std::condition_variable wake;
+  std::vector<Submission> inbox;
+  std::size_t unfinished = 0;           // accepted, Finish not yet decided
+  std::unordered_set<std::string> ids;  // of them
+  EngineStats stats;
+  std::string failure;  // why healthy is false
+  bool draining = false;
+  bool stopping = false;
+
+  std::thread thread;
+
+  Impl(const EngineOptions& options, std::unique_ptr<Runner> given_runner,
+       std::shared_ptr<const Tokenizer> given_tokenizer)
+      : runner(std::move(given_runner)),
+        tokenizer(std::move(given_tokenizer)),
+        loop(options, *runner, *tokenizer, [] { return std::chrono::steady_clock::now(); }),
+        model(runner->info()),
+        max_context(loop.max_context()),
+        max_unfinished(static_cast<std::size_t>(loop.max_running()) +
+                       static_cast<std::size_t>(options.max_waiting)),
+        stats(loop.stats()) {
+    thread = std::thread([this] { run(); });
+  }
+
+  ~Impl() {
+    {
+      const std::scoped_lock lock(mutex);
+      stopping = true;
+    }
+    wake.notify_one();
+    thread.join();
+  }
+
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  void run() {
+    const Status bye(StatusCode::unavailable, "the server is shutting down");
+    for (;;) {
+      std::vector<Submission> arrivals;
+      bool stop = false;
+      {
+        std::unique_lock lock(mutex);
+        wake.wait(lock, [this] { return stopping || !inbox.empty() || !loop.idle(); });
+        arrivals.swap(inbox);
+        stop = stopping;
+      }
+      for (Submission& submission : arrivals) loop.add(std::move(submission));
+      try {
+        if (!stop) loop.step();
+      } catch (const std::exception& error) {
+        fail(error.what());
+      } catch (...) {
+        fail("unknown exception");
+      }
+      if (stop) loop.end_all(bye);
+      publish();
+      if (stop) return;
+    }
+  }
+
+  // Nothing is accepted any more from here on, so ending what is there ends everything.
+  void fail(const std::string& what) {
+    std::vector<Submission> late;
+    {
+      const std::scoped_lock lock(mutex);
+      failure = what;
+      late.swap(inbox);
+    }
+    for (Submission& submission : late) loop.add(std::move(submission));
+    loop.end_all({StatusCode::internal, "the model failed: " + what});
+  }
+
+  // A request's Finish is pushed after its id and pages are free again, so whoever sees the end
+  // also sees an engine without it.
+  void publish() {
+    std::vector<StepLoop::Ended> ended = loop.take_ended();
+    {
+      const std::scoped_lock lock(mutex);
+      stats = loop.stats();
+      stats.waiting += static_cast<std::int32_t>(inbox.size());
+      stats.healthy = failure.empty();
+      unfinished -= ended.size();
+      for (const StepLoop::Ended& request : ended) ids.erase(request.id);
+    }
+    for (StepLoop::Ended& request : ended) request.stream->push(std::move(request.finish));
+  }
+
+  Status admit(const GenerationRequest& request) const {
+    if (!failure.empty()) {
+      return {StatusCode::unavailable, "the engine has stopped: the model failed: " + failure};
+    }
+    if (draining || stopping) return {StatusCode::unavailable, "the server is shutting down"};
+    if (!request.id.empty() && ids.contains(request.id)) {
+      return Status::invalid(
+          "id", "id is '" + request.id + "', must differ from those of unfinished requests");
+    }
+    if (unfinished >= max_unfinished) {
+      return {StatusCode::resource_exhausted, "the queue is full: " + std::to_string(unfinished) +
+                                                  " requests are unfinished, must be at most " +
+                                                  std::to_string(max_unfinished)};
+    }
+    return {};
+  }
+};
+
+Engine::Engine(const EngineOptions& options, std::unique_ptr<Runner> runner,
+               std::shared_ptr<const Tokenizer> tokenizer) {
+  if (runner == nullptr || tokenizer == nullptr) {
+    throw std::invalid_argument("the engine needs a runner and a tokenizer");
+  }
+  impl_ = std::make_unique<Impl>(options, std::move(runner), std::move(tokenizer));
+}
+
+Engine::~Engine() = default;
+
+StatusOr<std::shared_ptr<Stream>> Engine::submit(GenerationRequest request) {
+  const TimePoint arrival = std::chrono::steady_clock::now();
+  Status status = validate(request, impl_->model, impl_->max_context);
+  if (!status.ok()) return status;
+  auto stream = std::make_shared<Stream>();
+  {
+    const std::scoped_lock lock(impl_->mutex);
+    status = impl_->admit(request);
+    if (!status.ok()) return status;
+    if (!request.id.empty()) impl_->ids.insert(request.id);
+    impl_->inbox.push_back({std::move(request), stream, arrival});
+    ++impl_->unfinished;
+    ++impl_->stats.waiting;
+  }
+  impl_->wake.notify_one();
+  return stream;
+}
+
+void Engine::drain() {
+  const std::scoped_lock lock(impl_->mutex);
+  impl_->draining = true;
+}
+
+EngineStats Engine::stats() const {
+  const std::scoped_lock lock(impl_->mutex);
+  return impl_->stats;
+}
+
+const RunnerInfo& Engine::model() const {
+  return impl_->model;
+}
+
+}  // namespace mobius

@@ -1,0 +1,119 @@
+#include "engine/sequence.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+namespace mobius {
+namespace {
+
+std::size_t most_tokens(const GenerationRequest& request, std::size_t prompt_tokens,
+                        std::int32_t max_context) {
+  const std::size_t room = static_cast<std::size_t>(max_context) - prompt_tokens;
+  if (!request.max_tokens) return room;
+  return std::min(room, static_cast<std::size_t>(*request.max_tokens));
+}
+
+}  // namespace
+
+Sequence::Sequence(Submission submission, const Tokenizer& tokenizer, const RunnerInfo& model,
+                   std::int32_t max_context)
+    : request_(std::move(submission.request)),
+      stream_(std::move(submission.stream)),
+      model_(&model),
+      tokens_(std::move(request_.prompt)),
+      prompt_tokens_(tokens_.size()),
+      max_tokens_(most_tokens(request_, prompt_tokens_, max_context)),
+      detokenizer_(tokenizer),
+      stops_(request_.stop),
+      arrival_(submission.arrival) {}
+
+Status Sequence::interruption(TimePoint now) const {
+  if (stream_->cancelled()) return {StatusCode::cancelled, "the request was cancelled"};
+  if (!request_.deadline || now < *request_.deadline) return {};
+  std::string where = "while it was queued";
+  if (started_) {
+    where = "after " + std::to_string(computed_) + " of " + std::to_string(prompt_tokens_) +
+            " prompt tokens";
+  }
+  if (first_token_) {
+    where = "after " + std::to_string(generated().size()) + " generated tokens";
+  }
+  return {StatusCode::deadline_exceeded, "the request's deadline passed " + where};
+}
+
+void Sequence::on_step(TimePoint now) {
+  if (!started_) started_ = now;
+}
+
+void Sequence::on_computed(std::int32_t computed) {
+  if (computed <= computed_) return;  // again, after a preemption
+  computed_ = computed;
+  if (request_.report_progress && static_cast<std::size_t>(computed) <= prompt_tokens_) {
+    stream_->push(PrefillProgress{static_cast<std::int32_t>(prompt_tokens_), 0, computed});
+  }
+}
+
+bool Sequence::accept(SampledToken token, std::span<const std::int32_t> end_tokens, TimePoint now) {
+  const std::int32_t id = token.token;
+  tokens_.push_back(id);
+  if (!first_token_) first_token_ = now;
+
+  const bool ends = (!request_.ignore_eos && std::ranges::count(end_tokens, id) > 0) ||
+                    std::ranges::count(request_.stop_tokens, id) > 0;
+  // An end token prints nothing, even where the request made an ordinary token one.
+  std::string text = ends ? std::string() : stops_.push(detokenizer_.push(id));
+  stream_->push(TokenDelta{std::move(token), std::move(text)});
+
+  if (ends || stops_.stopped()) {
+    reason_ = FinishReason::stop;
+    return true;
+  }
+  return generated().size() >= max_tokens_;
+}
+
+Finish Sequence::finish(const Status& error, TimePoint now) {
+  Finish finish;
+  finish.text = stops_.push(detokenizer_.finish());
+  finish.text += stops_.finish();
+  if (error.ok() && stops_.stopped()) {
+    reason_ = FinishReason::stop;
+    finish.stop_sequence = stops_.stop();
+  }
+  finish.reason = error.ok() ? reason_ : FinishReason::error;
+  finish.status = error;
+  finish.usage.prompt_tokens = static_cast<std::int32_t>(prompt_tokens_);
+  finish.usage.completion_tokens = static_cast<std::int32_t>(generated().size());
+  finish.timing.total = now - arrival_;
+  finish.timing.queued = started_.value_or(now) - arrival_;
+  if (first_token_) finish.timing.first_token = *first_token_ - arrival_;
+  const auto prompt = static_cast<std::int64_t>(prompt_tokens_);
+  const std::int64_t prefilled = std::min<std::int64_t>(computed_, prompt);
+  finish.prefill_reads = count_reads(request_.attention.prefill, 0, prefilled);
+  finish.decode_reads =
+      count_reads(request_.attention.decode, prompt, std::int64_t{computed_} - prefilled);
+  return finish;
+}
+
+BlockReads Sequence::count_reads(const AttentionPolicy& policy, std::int64_t first,
+                                 std::int64_t count) const {
+  // Where nothing is sparse there is still something to count in: the blocks that the request's
+  // other phase uses, else pages.
+  const AttentionSettings& attention = request_.attention;
+  std::int32_t unit = model_->page_tokens;
+  for (const AttentionPolicy* candidate : {&attention.decode, &attention.prefill, &policy}) {
+    if (candidate->mode == AttentionMode::moba) unit = candidate->block;
+  }
+  const auto per_layer = [&](const AttentionPolicy& used, std::int64_t layers) {
+    BlockReads reads = count_block_reads(used, first, count, unit);
+    reads.read *= layers * model_->num_heads;
+    reads.total *= layers * model_->num_heads;
+    return reads;
+  };
+  const std::int64_t last = attention.full_attention_last_layers;
+  BlockReads reads = per_layer(policy, model_->num_layers - last);
+  reads += per_layer(AttentionPolicy::full(), last);
+  return reads;
+}
+
+}  // namespace mobius

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "engine/request.h"
+#include "engine/stop_matcher.h"
+#include "engine/stream.h"
+#include "engine/tokenizer/detokenizer.h"
+#include "models/runner.h"
+
+namespace mobius {
+
+using TimePoint = std::chrono::steady_clock::time_point;
+
+/// What a request becomes when it enters the engine.
+struct Submission {
+  GenerationRequest request;
+  std::shared_ptr<Stream> stream;
+  TimePoint arrival;
+};
+
+/// The state of one unfinished request: its tokens, its text and its times. Where its keys and
+/// values are is the scheduler's business. Used by the engine thread alone.
+class Sequence {
+ public:
+  /// `tokenizer` and `model` must outlive this. `max_context`: tokens that the sequence can have.
+  Sequence(Submission submission, const Tokenizer& tokenizer, const RunnerInfo& model,
+           std::int32_t max_context);
+
+  const GenerationRequest& request() const { return request_; }
+  Stream& stream() const { return *stream_; }
+  std::shared_ptr<Stream> shared_stream() const { return stream_; }
+
+  /// Prompt and generated tokens.
+  std::span<const std::int32_t> tokens() const { return tokens_; }
+  std::span<const std::int32_t> prompt() const { return tokens().first(prompt_tokens_); }
+  std::span<const std::int32_t> generated() const { return tokens().subspan(prompt_tokens_); }
+
+  /// Why it must end at `now` whatever it computed: cancelled or past its deadline. OK: it goes on.
+  Status interruption(TimePoint now) const;
+
+  /// A step with rows of this sequence is about to run.
+  void on_step(TimePoint now);
+
+  /// The first `computed` tokens are in the cache. Reports progress where the prompt got further.
+  void on_computed(std::int32_t computed);
+
+  /// Appends a generated token and sends it. True if it was the last one; then `finish` says why.
+  bool accept(SampledToken token, std::span<const std::int32_t> end_tokens, TimePoint now);
+
+  /// The last event. `error` OK: the request came to the end that `accept` saw.
+  Finish finish(const Status& error, TimePoint now);
+
+ private:
+  BlockReads count_reads(const AttentionPolicy& policy, std::int64_t first,
+                         std::int64_t count) const;
+
+  GenerationRequest request_;  // without the prompt, which is in tokens_
+  std::shared_ptr<Stream> stream_;
+  const RunnerInfo* model_;
+  std::vector<std::int32_t> tokens_;
+  std::size_t prompt_tokens_;
+  std::size_t max_tokens_;     // that may be generated; the end of the context included
+  std::int32_t computed_ = 0;  // most tokens that were ever in the cache
+  Detokenizer detokenizer_;
+  StopMatcher stops_;
+  FinishReason reason_ = FinishReason::length;
+  TimePoint arrival_;
+  std::optional<TimePoint> started_;
+  std::optional<TimePoint> first_token_;
+};
+
+}  // namespace mobius

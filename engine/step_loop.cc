@@ -1,0 +1,147 @@
+#include "engine/step_loop.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+namespace mobius {
+namespace {
+
+void require_positive(const char* name, std::int32_t value) {
+  if (value < 1) {
+    throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) +
+                                ", must be at least 1");
+  }
+}
+
+SchedulerLimits scheduler_limits(const EngineOptions& options, const RunnerInfo& model) {
+  require_positive("max_running", options.max_running);
+  require_positive("max_waiting", options.max_waiting);
+  require_positive("step_tokens", options.step_tokens);
+  require_positive("the model's max_rows", model.limits.max_rows);
+  require_positive("the model's max_sequences", model.limits.max_sequences);
+  require_positive("the model's page_tokens", model.page_tokens);
+  require_positive("the model's num_pages", model.num_pages);
+  require_positive("the model's vocab_size", model.vocab_size);
+  SchedulerLimits limits;
+  limits.step_rows = std::min(options.step_tokens, model.limits.max_rows);
+  // Every running sequence must find a row in each step.
+  limits.max_running =
+      std::min({options.max_running, model.limits.max_sequences, limits.step_rows});
+  limits.page_tokens = model.page_tokens;
+  limits.num_pages = model.num_pages;
+  return limits;
+}
+
+}  // namespace
+
+StepLoop::StepLoop(const EngineOptions& options, Runner& runner, const Tokenizer& tokenizer,
+                   Clock clock)
+    : end_tokens_(options.end_tokens),
+      runner_(&runner),
+      tokenizer_(&tokenizer),
+      clock_(std::move(clock)),
+      max_context_(0),
+      limits_(scheduler_limits(options, runner.info())),
+      scheduler_(limits_),
+      builder_(limits_.step_rows, limits_.max_running) {
+  max_context_ = static_cast<std::int32_t>(
+      std::min<std::int64_t>(runner.info().limits.max_context, scheduler_.capacity()));
+  if (max_context_ < 2) {
+    throw std::invalid_argument("the context is " + std::to_string(max_context_) +
+                                " tokens, must be at least 2");
+  }
+}
+
+void StepLoop::add(Submission submission) {
+  const SequenceId id = next_id_++;
+  const auto prompt_tokens = static_cast<std::int32_t>(submission.request.prompt.size());
+  sequences_.try_emplace(id, std::move(submission), *tokenizer_, runner_->info(), max_context_);
+  scheduler_.add(id, prompt_tokens);
+}
+
+void StepLoop::step() {
+  end_interrupted(clock_());
+  const auto plan = scheduler_.plan();
+  if (plan.empty()) return;
+  const auto sampled = run(plan);
+  const TimePoint now = clock_();
+
+  computed_.assign(plan.begin(), plan.end());
+  scheduler_.finish_step();
+  leaving_.clear();
+  auto token = sampled.begin();
+  for (const PlannedSlice& slice : computed_) {
+    Sequence& sequence = sequences_.at(slice.sequence);
+    sequence.on_computed(slice.first + slice.count);
+    if (slice.prompt) counters_.prompt_tokens += slice.count;
+    if (!slice.samples) continue;
+    ++counters_.generated_tokens;
+    if (sequence.accept(*token++, end_tokens_, now)) leaving_.push_back(slice.sequence);
+  }
+  for (const SequenceId id : leaving_) end(id, {}, now);
+}
+
+std::span<const SampledToken> StepLoop::run(std::span<const PlannedSlice> plan) {
+  builder_.clear();
+  const TimePoint now = clock_();
+  std::size_t samples = 0;
+  for (const PlannedSlice& slice : plan) {
+    Sequence& sequence = sequences_.at(slice.sequence);
+    sequence.on_step(now);
+    builder_.add(slice, sequence);
+    if (slice.samples) ++samples;
+  }
+  const StepBatch batch = builder_.batch();
+  runner_->submit(batch);
+  const auto sampled = runner_->wait();
+  if (sampled.size() != samples) {
+    throw std::runtime_error("the model returned " + std::to_string(sampled.size()) +
+                             " tokens for " + std::to_string(samples) + " rows");
+  }
+  for (const SampledToken& token : sampled) {
+    if (token.token < 0 || token.token >= runner_->info().vocab_size) {
+      throw std::runtime_error("the model returned token " + std::to_string(token.token) +
+                               ", which is not in its vocabulary");
+    }
+  }
+  return sampled;
+}
+
+void StepLoop::end_interrupted(TimePoint now) {
+  leaving_.clear();
+  for (const auto& [id, sequence] : sequences_) {
+    if (!sequence.interruption(now).ok()) leaving_.push_back(id);
+  }
+  for (const SequenceId id : leaving_) end(id, sequences_.at(id).interruption(now), now);
+}
+
+void StepLoop::end_all(const Status& error) {
+  const TimePoint now = clock_();
+  while (!sequences_.empty()) end(sequences_.begin()->first, error, now);
+}
+
+void StepLoop::end(SequenceId id, const Status& error, TimePoint now) {
+  const auto found = sequences_.find(id);
+  Sequence& sequence = found->second;
+  ended_.push_back({sequence.request().id, sequence.shared_stream(), sequence.finish(error, now)});
+  scheduler_.remove(id);
+  sequences_.erase(found);
+  ++counters_.requests_finished;
+}
+
+std::vector<StepLoop::Ended> StepLoop::take_ended() {
+  return std::exchange(ended_, {});
+}
+
+EngineStats StepLoop::stats() const {
+  EngineStats stats = counters_;
+  stats.running = scheduler_.running();
+  stats.waiting = scheduler_.waiting();
+  stats.pages_total = scheduler_.pages().total();
+  stats.pages_used = scheduler_.pages().used();
+  stats.preemptions = scheduler_.preemptions();
+  return stats;
+}
+
+}  // namespace mobius

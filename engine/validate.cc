@@ -1,0 +1,159 @@
+#include "engine/validate.h"
+
+#include <cmath>
+#include <cstdio>
+#include <string>
+#include <string_view>
+
+#include "engine/tokenizer/utf8.h"
+#include "kernels/attention.h"
+
+namespace mobius {
+namespace {
+
+// As a person would write it: 0.7, not 0.699999988.
+std::string number(float value) {
+  if (std::isnan(value)) return "nan";
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", static_cast<double>(value));
+  return text;
+}
+
+Status refuse(std::string field, const std::string& what) {
+  std::string message = field + " " + what;
+  return Status::invalid(std::move(field), std::move(message));
+}
+
+// Refuses NaN too: every comparison with it is false.
+Status check_range(std::string_view field, float value, float low, float high) {
+  if (value >= low && value <= high) return {};
+  return refuse(std::string(field), "is " + number(value) + ", must be a number from " +
+                                        number(low) + " to " + number(high));
+}
+
+Status check_prompt(const GenerationRequest& request, const RunnerInfo& model,
+                    std::int32_t max_context) {
+  const std::size_t length = request.prompt.size();
+  if (length == 0) return refuse("prompt", "has 0 tokens, must have at least 1");
+  if (length >= static_cast<std::size_t>(max_context)) {
+    return refuse("prompt", "has " + std::to_string(length) + " tokens, must have at most " +
+                                std::to_string(max_context - 1) + " (the context is " +
+                                std::to_string(max_context) +
+                                " tokens, and at least one is generated)");
+  }
+  for (std::size_t i = 0; i < length; ++i) {
+    const std::int32_t token = request.prompt[i];
+    if (token < 0 || token >= model.vocab_size) {
+      return refuse("prompt[" + std::to_string(i) + "]", "is " + std::to_string(token) +
+                                                             ", must be a token from 0 to " +
+                                                             std::to_string(model.vocab_size - 1));
+    }
+  }
+  return {};
+}
+
+Status check_sampling(const SamplingParams& params, const RunnerInfo& model) {
+  Status status = check_range("temperature", params.temperature, 0.0F, kMaxTemperature);
+  if (!status.ok()) return status;
+  if (params.top_k < 0) {
+    return refuse("top_k", "is " + std::to_string(params.top_k) + ", must be at least 0 (0: all)");
+  }
+  if (!(params.top_p > 0.0F && params.top_p <= 1.0F)) {
+    return refuse("top_p",
+                  "is " + number(params.top_p) + ", must be a number greater than 0 and at most 1");
+  }
+  status = check_range("min_p", params.min_p, 0.0F, 1.0F);
+  if (!status.ok()) return status;
+  status = check_range("repetition_penalty", params.repetition_penalty, kMinRepetitionPenalty,
+                       kMaxRepetitionPenalty);
+  if (!status.ok()) return status;
+  status = check_range("presence_penalty", params.presence_penalty, -kMaxPenalty, kMaxPenalty);
+  if (!status.ok()) return status;
+  status = check_range("frequency_penalty", params.frequency_penalty, -kMaxPenalty, kMaxPenalty);
+  if (!status.ok()) return status;
+  if (params.top_logprobs < -1 || params.top_logprobs > kMaxTopLogprobs) {
+    return refuse("top_logprobs", "is " + std::to_string(params.top_logprobs) +
+                                      ", must be from 0 to " + std::to_string(kMaxTopLogprobs));
+  }
+  for (const auto& [token, bias] : params.logit_bias) {
+    if (token < 0 || token >= model.vocab_size) {
+      return refuse("logit_bias", "has token " + std::to_string(token) + ", must be from 0 to " +
+                                      std::to_string(model.vocab_size - 1));
+    }
+    status = check_range("logit_bias", bias, -kMaxLogitBias, kMaxLogitBias);
+    if (!status.ok()) return status;
+  }
+  return {};
+}
+
+Status check_ends(const GenerationRequest& request, const RunnerInfo& model) {
+  if (request.max_tokens && *request.max_tokens < 1) {
+    return refuse("max_tokens",
+                  "is " + std::to_string(*request.max_tokens) + ", must be at least 1");
+  }
+  if (request.stop.size() > kMaxStopStrings) {
+    return refuse("stop", "has " + std::to_string(request.stop.size()) +
+                              " strings, must have at most " + std::to_string(kMaxStopStrings));
+  }
+  for (std::size_t i = 0; i < request.stop.size(); ++i) {
+    const std::string& stop = request.stop[i];
+    if (stop.empty() || stop.size() > kMaxStopBytes) {
+      return refuse("stop[" + std::to_string(i) + "]", "has " + std::to_string(stop.size()) +
+                                                           " bytes, must have from 1 to " +
+                                                           std::to_string(kMaxStopBytes));
+    }
+    if (utf8_valid_prefix(stop) != stop.size()) {
+      return refuse("stop[" + std::to_string(i) + "]", "is not valid UTF-8");
+    }
+  }
+  if (request.stop_tokens.size() > kMaxStopTokens) {
+    return refuse("stop_token_ids", "has " + std::to_string(request.stop_tokens.size()) +
+                                        " tokens, must have at most " +
+                                        std::to_string(kMaxStopTokens));
+  }
+  for (const std::int32_t token : request.stop_tokens) {
+    if (token < 0 || token >= model.vocab_size) {
+      return refuse("stop_token_ids", "has token " + std::to_string(token) +
+                                          ", must be from 0 to " +
+                                          std::to_string(model.vocab_size - 1));
+    }
+  }
+  return {};
+}
+
+Status check_policy(const std::string& phase, const AttentionPolicy& policy,
+                    const RunnerInfo& model) {
+  const std::string wrong = validate(policy, model.page_tokens);
+  if (wrong.empty()) return {};
+  // The message opens with the member that is wrong.
+  const std::string member = wrong.substr(0, wrong.find(' '));
+  return Status::invalid("mobius." + phase + "." + member, "mobius." + phase + "." + wrong);
+}
+
+Status check_attention(const AttentionSettings& attention, const RunnerInfo& model) {
+  Status status = check_policy("prefill", attention.prefill, model);
+  if (!status.ok()) return status;
+  status = check_policy("decode", attention.decode, model);
+  if (!status.ok()) return status;
+  if (attention.full_attention_last_layers < 0 ||
+      attention.full_attention_last_layers > model.num_layers) {
+    return refuse("mobius.full_attention_last_layers",
+                  "is " + std::to_string(attention.full_attention_last_layers) +
+                      ", must be from 0 to " + std::to_string(model.num_layers));
+  }
+  return {};
+}
+
+}  // namespace
+
+Status validate(const GenerationRequest& request, const RunnerInfo& model,
+                std::int32_t max_context) {
+  // Cheap ones first; the prompt can have a million tokens.
+  Status status = check_sampling(request.sampling, model);
+  if (status.ok()) status = check_ends(request, model);
+  if (status.ok()) status = check_attention(request.attention, model);
+  if (status.ok()) status = check_prompt(request, model, max_context);
+  return status;
+}
+
+}  // namespace mobius

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+
+#include "engine/request.h"
+#include "engine/status.h"
+#include "models/runner.h"
+
+namespace mobius {
+
+// What a request may ask for, beyond what the model itself limits. The ranges are OpenAI's where
+// its API has the field, else vLLM's.
+inline constexpr float kMaxTemperature = 2.0F;
+inline constexpr float kMaxPenalty = 2.0F;             // presence and frequency: -2 to 2
+inline constexpr float kMinRepetitionPenalty = 0.01F;  // further out, logits overflow
+inline constexpr float kMaxRepetitionPenalty = 100.0F;
+inline constexpr float kMaxLogitBias = 100.0F;
+inline constexpr std::int32_t kMaxTopLogprobs = 20;
+inline constexpr std::size_t kMaxStopStrings = 16;
+inline constexpr std::size_t kMaxStopBytes = 1024;
+inline constexpr std::size_t kMaxStopTokens = 256;
+
+/// OK, or invalid_argument for the first field that cannot be served: "temperature is nan, must be
+/// a number from 0 to 2". `max_context`: tokens that one sequence can have, the generated ones
+/// included. Thread-safe; O(prompt).
+Status validate(const GenerationRequest& request, const RunnerInfo& model,
+                std::int32_t max_context);
+
+}  // namespace mobius
