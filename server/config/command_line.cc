@@ -42,9 +42,8 @@ CommandLine parse_command_line(std::span<const char* const> arguments) {
       continue;
     }
     const std::size_t equals = argument.find('=');
-    const std::string_view name = argument.substr(2, equals == std::string_view::npos
-                                                         ? std::string_view::npos
-                                                         : equals - 2);
+    const std::string_view name =
+        argument.substr(2, equals == std::string_view::npos ? std::string_view::npos : equals - 2);
     std::optional<std::string> value;
     if (equals != std::string_view::npos) {
       value = argument.substr(equals + 1);

@@ -99,7 +99,8 @@ std::string apply_text_value(ServerConfig& config, const ConfigKey& key, const s
 
 bool is_address(const std::string& text) {
   in6_addr out{};
-  return inet_pton(AF_INET, text.c_str(), &out) == 1 || inet_pton(AF_INET6, text.c_str(), &out) == 1;
+  return inet_pton(AF_INET, text.c_str(), &out) == 1 ||
+         inet_pton(AF_INET6, text.c_str(), &out) == 1;
 }
 
 bool is_loopback(const std::string& address) {

@@ -12,23 +12,22 @@ constexpr std::int64_t kMaxInt32 = 2147483647;
 constexpr std::int64_t kMaxBytes = std::int64_t{1} << 50;
 
 // A captureless lambda that names the field; `+` turns it into the function pointer.
-#define MOBIUS_FIELD(type, path) \
-  (+[](ServerConfig& c) -> type& { return c.path; })
+#define MOBIUS_FIELD(type, path) (+[](ServerConfig& c) -> type& { return c.path; })
 
-#define MOBIUS_INT(name, lo, hi, measure, text)                                     \
-  ConfigKey {                                                                       \
-    .key = #name, .field = MOBIUS_FIELD(std::int64_t, name), .min = lo, .max = hi, \
-    .choices = {}, .unit = measure, .doc = text                                     \
+#define MOBIUS_INT(name, lo, hi, measure, text)                                                   \
+  ConfigKey {                                                                                     \
+    .key = #name, .field = MOBIUS_FIELD(std::int64_t, name), .min = lo, .max = hi, .choices = {}, \
+    .unit = measure, .doc = text                                                                  \
   }
-#define MOBIUS_TEXT(name, allowed, text)                                  \
-  ConfigKey {                                                             \
+#define MOBIUS_TEXT(name, allowed, text)                                        \
+  ConfigKey {                                                                   \
     .key = #name, .field = MOBIUS_FIELD(std::string, name), .min = 0, .max = 0, \
-    .choices = allowed, .unit = {}, .doc = text                           \
+    .choices = allowed, .unit = {}, .doc = text                                 \
   }
-#define MOBIUS_BOOL(name, text)                                    \
-  ConfigKey {                                                      \
-    .key = #name, .field = MOBIUS_FIELD(bool, name), .min = 0, .max = 0, \
-    .choices = {}, .unit = {}, .doc = text                         \
+#define MOBIUS_BOOL(name, text)                                                         \
+  ConfigKey {                                                                           \
+    .key = #name, .field = MOBIUS_FIELD(bool, name), .min = 0, .max = 0, .choices = {}, \
+    .unit = {}, .doc = text                                                             \
   }
 
 const auto kSchema = std::to_array<ConfigKey>({
@@ -179,9 +178,7 @@ std::string_view nearest_config_key(std::string_view key) {
 std::string set_config_value(ServerConfig& config, const ConfigKey& key,
                              const std::variant<bool, std::int64_t, std::string>& value) {
   switch (key.field.index()) {
-    case 0:
-      std::get<0>(key.field)(config) = std::get<bool>(value);
-      return {};
+    case 0: std::get<0>(key.field)(config) = std::get<bool>(value); return {};
     case 1: {
       const std::int64_t number = std::get<std::int64_t>(value);
       if (number < key.min || number > key.max) {

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/request.h"
+
+namespace mobius {
+
+/// Overrides of one attention policy, field by field.
+struct PolicyOverride {
+  std::optional<AttentionMode> mode;
+  std::optional<std::int64_t> block;
+  std::optional<std::int64_t> top_k;
+};
+
+struct AttentionOverride {
+  PolicyOverride prefill;
+  PolicyOverride decode;
+  std::optional<std::int64_t> full_attention_last_layers;
+};
+
+/// What a client may say about a generation, whatever the protocol. Numbers are as wide as a
+/// protocol can carry, so that an absurd one is refused by its value and not cut silently.
+struct GenerationOptions {
+  std::optional<std::int64_t> max_tokens;
+  std::optional<double> temperature;
+  std::optional<double> top_p;
+  std::optional<std::int64_t> top_k;
+  std::optional<double> min_p;
+  std::optional<double> repetition_penalty;
+  std::optional<double> presence_penalty;
+  std::optional<double> frequency_penalty;
+  std::optional<std::uint64_t> seed;
+  std::vector<std::pair<std::int64_t, double>> logit_bias;
+  std::vector<std::string> stop;
+  std::vector<std::int64_t> stop_token_ids;
+  bool ignore_eos = false;
+  std::optional<std::int64_t> top_logprobs;  ///< none: no logprobs
+  AttentionOverride attention;
+  bool progress = false;
+  std::optional<std::chrono::steady_clock::time_point> deadline;
+};
+
+/// What options are checked against and completed from.
+struct OptionLimits {
+  std::int32_t vocab_size = 0;
+  std::int32_t page_tokens = 0;
+  std::int32_t num_layers = 0;
+  AttentionSettings attention;  ///< the server's defaults
+};
+
+/// Checks every option and fills the request's fields other than id, prompt and seed. The status
+/// names the field as it is called in GenerationOptions ("temperature",
+/// "attention.prefill.block"), and its message begins with that name.
+Status resolve_options(const GenerationOptions& options, const OptionLimits& limits,
+                       GenerationRequest& request);
+
+}  // namespace mobius

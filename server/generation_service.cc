@@ -1,0 +1,156 @@
+#include "server/generation_service.h"
+
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <random>
+#include <utility>
+
+#include "server/json.h"
+
+namespace mobius {
+namespace {
+
+/// SplitMix64's output function (Steele, Lea, Flood, "Fast splittable pseudorandom number
+/// generators", 2014): a bijection, so that ids made from a counter never repeat.
+std::uint64_t mix(std::uint64_t z) {
+  z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9ULL;
+  z = (z ^ (z >> 27U)) * 0x94d049bb133111ebULL;
+  return z ^ (z >> 31U);
+}
+
+std::uint64_t random_start() {
+  std::random_device device;
+  return (std::uint64_t{device()} << 32U) | device();
+}
+
+std::string hex(std::uint64_t value) {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+Status check_token_ids(const std::vector<std::int32_t>& ids, std::int32_t vocab_size) {
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && ids[i] < vocab_size) continue;
+    const std::string field = "prompt[" + std::to_string(i) + "]";
+    return Status::invalid(field, field + " is " + std::to_string(ids[i]) + "; must be 0 to " +
+                                      std::to_string(vocab_size - 1));
+  }
+  return {};
+}
+
+}  // namespace
+
+GenerationService::GenerationService(GenerationServiceOptions options, Engine& engine,
+                                     std::shared_ptr<const Tokenizer> tokenizer)
+    : options_(std::move(options)),
+      engine_(engine),
+      tokenizer_(std::move(tokenizer)),
+      limits_{.vocab_size = engine.model().vocab_size,
+              .page_tokens = engine.model().page_tokens,
+              .num_layers = engine.model().num_layers,
+              .attention = options_.attention},
+      random_state_(random_start()),
+      pool_(options_.tokenizer_threads, options_.max_queued) {}
+
+void GenerationService::chat(ChatInput input, Abandoned abandoned, Started started) {
+  auto shared = std::make_shared<const ChatInput>(std::move(input));
+  enqueue(
+      shared->model, "chatcmpl-", shared->options,
+      [this, shared] {
+        return render_chat(*tokenizer_, shared->messages, shared->tools_json,
+                           ChatTemplateOptions{});
+      },
+      std::move(abandoned), std::move(started));
+}
+
+void GenerationService::complete(CompletionInput input, Abandoned abandoned, Started started) {
+  auto shared = std::make_shared<const CompletionInput>(std::move(input));
+  enqueue(
+      shared->model, "cmpl-", shared->options,
+      [this, shared]() -> StatusOr<std::vector<std::int32_t>> {
+        std::vector<std::int32_t> tokens;
+        if (const auto* text = std::get_if<std::string>(&shared->prompt)) {
+          if (options_.bos_token >= 0) tokens.push_back(options_.bos_token);
+          tokenizer_->encode(*text, tokens);
+        } else {
+          tokens = std::get<std::vector<std::int32_t>>(shared->prompt);
+          if (Status status = check_token_ids(tokens, limits_.vocab_size); !status.ok()) {
+            return status;
+          }
+        }
+        return tokens;
+      },
+      std::move(abandoned), std::move(started));
+}
+
+bool GenerationService::ready() const {
+  return !draining_.load() && engine_.stats().healthy;
+}
+
+void GenerationService::enqueue(const std::string& model, const char* id_prefix,
+                                GenerationOptions options, Tokenize tokenize, Abandoned abandoned,
+                                Started started) {
+  if (draining_.load()) {
+    started(Status(StatusCode::unavailable, "the server is shutting down"));
+    return;
+  }
+  if (!model.empty() && model != options_.model_name) {
+    started(Status(StatusCode::not_found,
+                   "model \"" + brief_text(model) + "\" does not exist; this server runs \"" +
+                       options_.model_name + "\"",
+                   "model"));
+    return;
+  }
+  // The callback is kept outside the work item, which is lost when the queue refuses it.
+  auto callback = std::make_shared<Started>(std::move(started));
+  const bool queued =
+      pool_.post([this, id_prefix, options = std::move(options), tokenize = std::move(tokenize),
+                  abandoned = std::move(abandoned), callback] {
+        if (abandoned != nullptr && abandoned->load()) {
+          (*callback)(Status(StatusCode::cancelled, "the client is gone"));
+          return;
+        }
+        (*callback)(start(id_prefix, options, tokenize));
+      });
+  if (!queued) {
+    (*callback)(Status(StatusCode::resource_exhausted,
+                       "more than " + std::to_string(options_.max_queued) +
+                           " requests wait to be tokenized; try again later"));
+  }
+}
+
+StatusOr<Generation> GenerationService::start(const char* id_prefix,
+                                              const GenerationOptions& options,
+                                              const Tokenize& tokenize) try {
+  GenerationRequest request;
+  // Options first: they cost nothing, tokenizing a long prompt does.
+  if (Status status = resolve_options(options, limits_, request); !status.ok()) return status;
+  StatusOr<std::vector<std::int32_t>> prompt = tokenize();
+  if (!prompt.ok()) return prompt.status();
+
+  Generation generation;
+  generation.id = id_prefix + hex(next_random());
+  // 53 bits: a client can send the seed back through any JSON library.
+  generation.seed = options.seed.has_value() ? *options.seed : next_random() >> 11U;
+  generation.created = std::chrono::duration_cast<std::chrono::seconds>(
+                           std::chrono::system_clock::now().time_since_epoch())
+                           .count();
+  request.id = generation.id;
+  request.sampling.seed = generation.seed;
+  request.prompt = std::move(prompt).value();
+  generation.prompt_tokens = static_cast<std::int32_t>(request.prompt.size());
+  StatusOr<std::shared_ptr<Stream>> stream = engine_.submit(std::move(request));
+  if (!stream.ok()) return stream.status();
+  generation.stream = std::move(stream).value();
+  return generation;
+} catch (const std::exception& error) {
+  return Status(StatusCode::internal, error.what());
+}
+
+std::uint64_t GenerationService::next_random() {
+  return mix(random_state_.fetch_add(0x9e3779b97f4a7c15ULL));
+}
+
+}  // namespace mobius

@@ -1,0 +1,96 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "engine/engine.h"
+#include "server/chat_template.h"
+#include "server/generation_options.h"
+#include "server/worker_pool.h"
+
+namespace mobius {
+
+struct ChatInput {
+  std::string model;  ///< empty: the one that the server runs
+  std::vector<ChatMessage> messages;
+  std::vector<std::string> tools_json;  ///< a JSON object per tool
+  GenerationOptions options;
+};
+
+struct CompletionInput {
+  std::string model;
+  /// Text gets a begin-of-text token; tokens are used as they are.
+  std::variant<std::string, std::vector<std::int32_t>> prompt;
+  GenerationOptions options;
+};
+
+/// A request that the engine has accepted.
+struct Generation {
+  std::string id;
+  std::int64_t created = 0;  ///< seconds since the epoch
+  std::uint64_t seed = 0;    ///< the client's, or the one drawn for it
+  std::int32_t prompt_tokens = 0;
+  std::shared_ptr<Stream> stream;
+};
+
+struct GenerationServiceOptions {
+  std::string model_name;
+  std::int32_t bos_token = -1;  ///< put before text prompts; -1: none
+  AttentionSettings attention;  ///< defaults
+  std::size_t tokenizer_threads = 1;
+  std::size_t max_queued = 1024;  ///< requests that wait for a tokenizer thread
+};
+
+/// The one place where requests of any protocol become engine requests: model name, template and
+/// tokenization (on threads of its own, never on the caller's), option checks, defaults, ids and
+/// seeds. Thread-safe.
+class GenerationService {
+ public:
+  /// Called exactly once per request, on a tokenizer thread or inside the call that was refused.
+  using Started = std::function<void(StatusOr<Generation>)>;
+  /// Set to true by a caller whose client is gone: work that has not begun is skipped, and
+  /// `Started` gets `cancelled`. May be null.
+  using Abandoned = std::shared_ptr<const std::atomic<bool>>;
+
+  /// `engine` must outlive this.
+  GenerationService(GenerationServiceOptions options, Engine& engine,
+                    std::shared_ptr<const Tokenizer> tokenizer);
+  /// Finishes what is queued.
+  ~GenerationService() = default;
+
+  void chat(ChatInput input, Abandoned abandoned, Started started);
+  void complete(CompletionInput input, Abandoned abandoned, Started started);
+
+  /// Refuses new requests with `unavailable` from now on; accepted ones go on.
+  void drain() { draining_.store(true); }
+  /// Healthy and not draining.
+  bool ready() const;
+
+  const std::string& model_name() const { return options_.model_name; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  const Engine& engine() const { return engine_; }
+
+ private:
+  using Tokenize = std::function<StatusOr<std::vector<std::int32_t>>()>;
+
+  void enqueue(const std::string& model, const char* id_prefix, GenerationOptions options,
+               Tokenize tokenize, Abandoned abandoned, Started started);
+  StatusOr<Generation> start(const char* id_prefix, const GenerationOptions& options,
+                             const Tokenize& tokenize);
+  std::uint64_t next_random();
+
+  GenerationServiceOptions options_;
+  Engine& engine_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  OptionLimits limits_;
+  std::atomic<std::uint64_t> random_state_;
+  std::atomic<bool> draining_ = false;
+  WorkerPool pool_;  // last: its threads use everything above
+};
+
+}  // namespace mobius

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <atomic>
+#include <boost/asio/ip/tcp.hpp>
+#include <memory>
+#include <mutex>
+#include <unordered_set>
+
+#include "server/config/config.h"
+#include "server/generation_service.h"
+#include "server/worker_pool.h"
+
+namespace mobius {
+
+class HttpSession;
+
+/// What all connections of an HttpServer share.
+struct HttpContext {
+  HttpContext(const ServerConfig::Http& http, GenerationService& generation)
+      : options(http), service(generation) {}
+
+  const ServerConfig::Http options;
+  GenerationService& service;
+  std::atomic<bool> draining = false;
+  std::atomic<int> requests = 0;  ///< being answered
+  /// Parses large bodies, so that the threads that answer /health do not have to.
+  WorkerPool parsers{1, 4096};
+
+  std::mutex mutex;
+  std::unordered_set<HttpSession*> sessions;  ///< open connections
+};
+
+/// Serves one connection until it closes; returns at once. `socket`'s executor must be a strand.
+void start_http_session(std::shared_ptr<HttpContext> context, boost::asio::ip::tcp::socket socket);
+
+/// Asks every session to close: idle ones now, the others after their answer, or all of them now.
+void close_http_sessions(HttpContext& context, bool now);
+
+}  // namespace mobius

@@ -1,0 +1,255 @@
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <cstdio>
+#include <utility>
+
+#include "server/http/http_session.h"
+#include "server/http/http_status.h"
+
+namespace mobius {
+
+namespace asio = boost::asio;
+
+namespace {
+
+/// Larger bodies are parsed elsewhere: at about 100 MB/s this is a few milliseconds.
+constexpr std::size_t kLargeBody = std::size_t{256} << 10U;
+/// Bytes of later requests that are read while this one is answered.
+constexpr std::size_t kMaxPipelined = std::size_t{64} << 10U;
+
+std::string chunk_of(std::string_view data) {
+  char size[20];
+  std::snprintf(size, sizeof size, "%zx\r\n", data.size());
+  std::string chunk = size;
+  chunk.append(data).append("\r\n");
+  return chunk;
+}
+
+}  // namespace
+
+/// One generation. Shared with callbacks of other threads, which only post to the strand; every
+/// member but `abandoned` belongs to it.
+struct HttpSession::Job {
+  std::shared_ptr<std::atomic<bool>> abandoned = std::make_shared<std::atomic<bool>>(false);
+  std::optional<StatusOr<OpenAiRequest>> parsed;
+  std::optional<StatusOr<Generation>> started;
+  std::shared_ptr<Stream> stream;
+  AnswerHead head;
+  bool finished = false;
+
+  /// Nobody waits for the answer any more.
+  void abandon() {
+    abandoned->store(true);
+    if (stream == nullptr) return;
+    stream->on_events({});
+    if (!finished) stream->cancel();
+  }
+};
+
+HttpSession::Awaitable<void> HttpSession::generate(bool chat) {
+  const auto job = std::make_shared<Job>();
+  co_await parse(job, chat);
+  if (!job->parsed->ok()) {
+    const Status status = job->parsed->status();
+    co_await respond(http_status_of(status.code()), error_body(status));
+    co_return;
+  }
+
+  const OpenAiRequest& request = job->parsed->value();
+  const bool stream = request.stream;
+  job->head.chat = chat;
+  job->head.model = context_->service.model_name();
+  job->head.include_usage = request.include_usage;
+  job->head.logprobs = request.options().top_logprobs.has_value();
+  job->head.tokenizer = &context_->service.tokenizer();
+
+  watch();
+  co_await start(job);
+  if (disconnected_) {
+    // Nobody to answer.
+  } else if (!job->started->ok()) {
+    const Status status = job->started->status();
+    co_await respond(http_status_of(status.code()), error_body(status),
+                     status.code() == StatusCode::resource_exhausted ? "Retry-After: 1\r\n" : "");
+  } else if (stream) {
+    co_await stream_answer(job);
+  } else {
+    co_await collect_answer(job);
+  }
+  job->abandon();
+  co_await stop_watching();
+  if (disconnected_) {
+    keep_alive_ = false;
+    status_ = 499;
+  }
+}
+
+HttpSession::Awaitable<void> HttpSession::parse(std::shared_ptr<Job> job, bool chat) {
+  const auto parse_body = [chat](const std::string& body) {
+    return chat ? parse_chat_request(body) : parse_completion_request(body);
+  };
+  if (request_.body().size() > kLargeBody) {
+    const auto body = std::make_shared<std::string>(std::move(request_.body()));
+    const bool posted = context_->parsers.post([self = shared_from_this(), job, body, parse_body] {
+      auto parsed = std::make_shared<StatusOr<OpenAiRequest>>(parse_body(*body));
+      asio::post(self->socket_.get_executor(), [self, job, parsed] {
+        job->parsed.emplace(std::move(*parsed));
+        self->wake();
+      });
+    });
+    if (posted) {
+      while (!job->parsed.has_value()) co_await wait(std::chrono::hours(1));
+    } else {
+      job->parsed.emplace(Status(StatusCode::resource_exhausted, "too many large requests"));
+    }
+  } else {
+    job->parsed.emplace(parse_body(request_.body()));
+  }
+  request_.body().clear();
+  request_.body().shrink_to_fit();
+}
+
+/// Hands the request over and waits until the engine has taken or refused it.
+HttpSession::Awaitable<void> HttpSession::start(std::shared_ptr<Job> job) {
+  GenerationService::Started on_started = [self = shared_from_this(),
+                                           job](StatusOr<Generation> result) {
+    auto shared = std::make_shared<StatusOr<Generation>>(std::move(result));
+    asio::post(self->socket_.get_executor(), [self, job, shared] {
+      job->started.emplace(std::move(*shared));
+      if (job->started->ok()) {
+        Generation& generation = job->started->value();
+        job->stream = generation.stream;
+        job->head.id = generation.id;
+        job->head.created = generation.created;
+        job->head.seed = generation.seed;
+        if (job->abandoned->load()) job->abandon();
+      }
+      self->wake();
+    });
+  };
+  OpenAiRequest request = std::move(job->parsed->value());
+  if (auto* chat = std::get_if<ChatInput>(&request.input)) {
+    context_->service.chat(std::move(*chat), job->abandoned, std::move(on_started));
+  } else {
+    context_->service.complete(std::move(std::get<CompletionInput>(request.input)), job->abandoned,
+                               std::move(on_started));
+  }
+  while (!job->started.has_value() && !disconnected_) co_await wait(std::chrono::hours(1));
+  if (job->stream == nullptr) co_return;
+  // Runs on the engine's thread: it only posts.
+  job->stream->on_events([weak = weak_from_this(), executor = socket_.get_executor()] {
+    asio::post(executor, [weak] {
+      if (const auto self = weak.lock()) self->wake();
+    });
+  });
+}
+
+HttpSession::Awaitable<void> HttpSession::stream_answer(std::shared_ptr<Job> job) {
+  // HTTP/1.0 knows no chunks: there the end of the connection ends the answer.
+  const bool chunked = request_.version() >= 11;
+  if (!chunked) keep_alive_ = false;
+  status_ = 200;
+  std::string out =
+      "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
+      "X-Accel-Buffering: no\r\n";
+  if (chunked) out += "Transfer-Encoding: chunked\r\n";
+  out += keep_alive_ ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n";
+
+  StreamWriter writer(job->head);
+  std::string events = writer.begin();
+  while (true) {
+    for (const Event& event : job->stream->take()) {
+      if (const auto* progress = std::get_if<PrefillProgress>(&event)) {
+        events += writer.progress(*progress);
+      } else if (const auto* delta = std::get_if<TokenDelta>(&event)) {
+        events += writer.token(*delta);
+      } else {
+        events += writer.finish(std::get<Finish>(event));
+        job->finished = true;
+      }
+    }
+    if (!events.empty()) out += chunked ? chunk_of(events) : events;
+    if (job->finished && chunked) out += "0\r\n\r\n";
+    events.clear();
+    if (!out.empty() && !co_await write(asio::buffer(out))) co_return;
+    out.clear();
+    if (job->finished) co_return;
+    const bool woken =
+        co_await wait(std::chrono::seconds(context_->options.keepalive_comment_seconds));
+    if (disconnected_) co_return;
+    if (!woken) events = kSseKeepAlive;
+  }
+}
+
+HttpSession::Awaitable<void> HttpSession::collect_answer(std::shared_ptr<Job> job) {
+  std::vector<TokenDelta> tokens;
+  Finish finish;
+  while (!job->finished) {
+    for (Event& event : job->stream->take()) {
+      if (auto* delta = std::get_if<TokenDelta>(&event)) {
+        tokens.push_back(std::move(*delta));
+      } else if (auto* end = std::get_if<Finish>(&event)) {
+        finish = std::move(*end);
+        job->finished = true;
+      }
+    }
+    if (job->finished) break;
+    co_await wait(std::chrono::hours(1));
+    if (disconnected_) co_return;
+  }
+  if (finish.reason == FinishReason::error) {
+    co_await respond(http_status_of(finish.status.code()), error_body(finish.status));
+  } else {
+    co_await respond(200, whole_answer(job->head, tokens, finish));
+  }
+}
+
+/// Waits for `wake`. False when the time ran out first.
+HttpSession::Awaitable<bool> HttpSession::wait(Clock::duration timeout) {
+  if (!awake_) {
+    wake_timer_.expires_after(timeout);
+    co_await wake_timer_.async_wait(asio::as_tuple(asio::use_awaitable));
+  }
+  co_return std::exchange(awake_, false);
+}
+
+void HttpSession::wake() {
+  awake_ = true;
+  wake_timer_.cancel();
+}
+
+/// Keeps a read pending, to learn that the client is gone. What it reads instead of an end is the
+/// beginning of the next request and stays in the buffer.
+void HttpSession::watch() {
+  watch_wanted_ = true;
+  if (watching_ || buffer_.size() >= kMaxPipelined) return;
+  watching_ = true;
+  socket_.async_read_some(
+      buffer_.prepare(4096),
+      asio::bind_cancellation_slot(
+          stop_watch_.slot(),
+          [self = shared_from_this()](const boost::system::error_code& error, std::size_t bytes) {
+            self->watching_ = false;
+            if (error) {
+              if (error != asio::error::operation_aborted) self->disconnected_ = true;
+              self->wake();
+              return;
+            }
+            self->buffer_.commit(bytes);
+            if (self->watch_wanted_) {
+              self->watch();
+            } else {
+              self->wake();
+            }
+          }));
+}
+
+HttpSession::Awaitable<void> HttpSession::stop_watching() {
+  watch_wanted_ = false;
+  stop_watch_.emit(asio::cancellation_type::terminal);
+  while (watching_) co_await wait(std::chrono::hours(1));
+}
+
+}  // namespace mobius

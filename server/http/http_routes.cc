@@ -1,0 +1,117 @@
+#include <array>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "server/http/http_session.h"
+#include "server/http/http_status.h"
+#include "server/json.h"
+
+namespace mobius {
+
+namespace http = boost::beast::http;
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string model_json(const GenerationService& service) {
+  const RunnerInfo& info = service.engine().model();
+  const Json model = {{"id", service.model_name()},
+                      {"object", "model"},
+                      {"created", 0},
+                      {"owned_by", "mobius"},
+                      {"mobius",
+                       {{"max_context", info.limits.max_context},
+                        {"page_tokens", info.page_tokens},
+                        {"device", info.device}}}};
+  return model.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string ready_json(const GenerationService& service) {
+  const EngineStats stats = service.engine().stats();
+  return Json{{"status", service.ready() ? "ready" : "not ready"},
+              {"running", stats.running},
+              {"waiting", stats.waiting},
+              {"pages_total", stats.pages_total},
+              {"pages_used", stats.pages_used}}
+      .dump();
+}
+
+enum class Endpoint { health, ready, models, model, chat, completions, none };
+
+Endpoint endpoint_of(std::string_view path) {
+  if (path == "/health") return Endpoint::health;
+  if (path == "/ready") return Endpoint::ready;
+  if (path == "/v1/models") return Endpoint::models;
+  if (path.starts_with("/v1/models/")) return Endpoint::model;
+  if (path == "/v1/chat/completions") return Endpoint::chat;
+  if (path == "/v1/completions") return Endpoint::completions;
+  return Endpoint::none;
+}
+
+bool is_json(std::string_view content_type) {
+  const std::string_view type = content_type.substr(0, content_type.find_first_of("; \t"));
+  return type.empty() || boost::beast::iequals(type, "application/json");
+}
+
+}  // namespace
+
+HttpSession::Awaitable<void> HttpSession::route() {
+  const std::string_view target = request_.target();
+  const std::string_view path = target.substr(0, target.find('?'));
+  const Endpoint endpoint = endpoint_of(path);
+  if (endpoint == Endpoint::none) {
+    co_await respond(404, error_body(404, "there is nothing at " + brief_text(path, 128)));
+    co_return;
+  }
+
+  const bool is_post = endpoint == Endpoint::chat || endpoint == Endpoint::completions;
+  const http::verb method = request_.method();
+  const bool allowed = is_post ? method == http::verb::post
+                               : method == http::verb::get || method == http::verb::head;
+  if (!allowed) {
+    const std::string message = std::string(path) + (is_post ? " takes POST" : " takes GET");
+    co_await respond(405, error_body(405, message),
+                     is_post ? "Allow: POST\r\n" : "Allow: GET, HEAD\r\n");
+    co_return;
+  }
+
+  const GenerationService& service = context_->service;
+  switch (endpoint) {
+    case Endpoint::health: co_await respond(200, R"({"status":"ok"})"); co_return;
+    case Endpoint::ready:
+      co_await respond(service.ready() ? 200 : 503, ready_json(service));
+      co_return;
+    case Endpoint::models:
+      co_await respond(200, R"({"object":"list","data":[)" + model_json(service) + "]}");
+      co_return;
+    case Endpoint::model: {
+      const std::string_view name = path.substr(std::string_view("/v1/models/").size());
+      if (name == service.model_name()) {
+        co_await respond(200, model_json(service));
+      } else {
+        const Status status(StatusCode::not_found,
+                            "model \"" + brief_text(name) + "\" does not exist", "model");
+        co_await respond(404, error_body(status));
+      }
+      co_return;
+    }
+    default: break;
+  }
+
+  if (!is_json(request_[http::field::content_type])) {
+    co_await respond(415, error_body(415, "Content-Type is \"" +
+                                              brief_text(request_[http::field::content_type]) +
+                                              "\"; must be application/json"));
+    co_return;
+  }
+  const std::string_view encoding = request_[http::field::content_encoding];
+  if (!encoding.empty() && !boost::beast::iequals(encoding, "identity")) {
+    co_await respond(415, error_body(415, "Content-Encoding is \"" + brief_text(encoding) +
+                                              "\"; bodies must not be compressed"));
+    co_return;
+  }
+  co_await generate(endpoint == Endpoint::chat);
+}
+
+}  // namespace mobius

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+
+#include "server/config/config.h"
+#include "server/generation_service.h"
+
+namespace mobius {
+
+/// The HTTP front end. Runs on threads of its own, which never wait for computation, so health
+/// answers whatever the engine does. All functions are for one controlling thread.
+class HttpServer {
+ public:
+  /// Binds and starts to answer. `service` must outlive this. Throws std::runtime_error with one
+  /// line if the address cannot be listened on.
+  HttpServer(const ServerConfig::Http& options, GenerationService& service);
+  /// Closes every connection; their requests are cancelled.
+  ~HttpServer();
+  HttpServer(const HttpServer&) = delete;
+  HttpServer& operator=(const HttpServer&) = delete;
+
+  /// The port that it listens on.
+  std::uint16_t port() const;
+
+  /// Takes no new connections, closes idle ones, and closes each of the others after its answer.
+  void stop_accepting();
+  /// Waits until no request is being answered. False if that did not happen in time.
+  bool wait_idle(std::chrono::steady_clock::time_point deadline);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mobius

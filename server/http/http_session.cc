@@ -1,0 +1,256 @@
+#include "server/http/http_session.h"
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/http/error.hpp>
+#include <boost/beast/http/read.hpp>
+#include <exception>
+#include <utility>
+
+#include "server/http/http_status.h"
+#include "server/json.h"
+#include "server/log.h"
+
+namespace mobius {
+
+namespace asio = boost::asio;
+namespace http = boost::beast::http;
+using boost::system::error_code;
+
+namespace {
+
+constexpr auto kUse = asio::as_tuple(asio::use_awaitable);
+
+/// What a request that could not be read gets; 0 when there is nobody or nothing to answer.
+int status_of_read_error(const error_code& error, bool timed_out, bool has_bytes) {
+  if (timed_out) return has_bytes ? 408 : 0;
+  if (error == http::error::header_limit || error == http::error::buffer_overflow) return 431;
+  if (error == http::error::body_limit) return 413;
+  if (error == http::error::end_of_stream || error == http::error::partial_message) return 0;
+  if (error.category() == http::make_error_code(http::error::bad_method).category()) return 400;
+  return 0;
+}
+
+}  // namespace
+
+HttpSession::HttpSession(std::shared_ptr<HttpContext> context, asio::ip::tcp::socket socket)
+    : context_(std::move(context)),
+      socket_(std::move(socket)),
+      deadline_(socket_.get_executor()),
+      wake_timer_(socket_.get_executor()) {
+  const std::lock_guard lock(context_->mutex);
+  context_->sessions.insert(this);
+}
+
+HttpSession::~HttpSession() {
+  const std::lock_guard lock(context_->mutex);
+  context_->sessions.erase(this);
+}
+
+void start_http_session(std::shared_ptr<HttpContext> context, asio::ip::tcp::socket socket) {
+  error_code ignored;
+  socket.set_option(asio::ip::tcp::no_delay(true), ignored);
+  const asio::any_io_executor executor = socket.get_executor();
+  auto session = std::make_shared<HttpSession>(std::move(context), std::move(socket));
+  asio::co_spawn(
+      executor, [session]() { return session->run(); },
+      [session](const std::exception_ptr& failure) {
+        if (!failure) return;
+        try {
+          std::rethrow_exception(failure);
+        } catch (const std::exception& error) {
+          log_event(LogLevel::error, "http_session_failed", {{"error", error.what()}});
+        }
+      });
+}
+
+void close_http_sessions(HttpContext& context, bool now) {
+  std::vector<std::shared_ptr<HttpSession>> sessions;
+  {
+    const std::lock_guard lock(context.mutex);
+    for (HttpSession* session : context.sessions) {
+      // A session whose last owner is letting go is closing anyway.
+      if (auto shared = session->weak_from_this().lock()) sessions.push_back(std::move(shared));
+    }
+  }
+  for (const auto& session : sessions) session->close(now);
+}
+
+void HttpSession::close(bool now) {
+  asio::post(socket_.get_executor(), [self = shared_from_this(), now] {
+    self->closing_ = true;
+    if (self->answering_ && !now) return;
+    error_code ignored;
+    self->socket_.close(ignored);
+    self->disconnected_ = true;
+    self->wake();
+  });
+}
+
+HttpSession::Awaitable<void> HttpSession::run() {
+  const auto self = shared_from_this();
+  while (!closing_ && !context_->draining.load()) {
+    if (!co_await read_request()) break;
+    answering_ = true;
+    context_->requests.fetch_add(1);
+    started_ = Clock::now();
+    std::string failure;
+    try {
+      co_await route();
+    } catch (const std::exception& error) {
+      // Not a client's doing: say so and give up this connection, no other.
+      failure = error.what();
+    }
+    if (!failure.empty()) {
+      log_event(LogLevel::error, "request_failed", {{"error", failure}});
+      keep_alive_ = false;
+    }
+    context_->requests.fetch_sub(1);
+    answering_ = false;
+    log_event(LogLevel::info, "request",
+              {{"method", request_.method_string()},
+               {"target", brief_text(request_.target(), 128)},
+               {"status", std::int64_t{status_}},
+               {"ms", std::chrono::duration<double, std::milli>(Clock::now() - started_).count()}});
+    request_ = {};
+    if (!keep_alive_ || disconnected_) break;
+  }
+  if (!disconnected_) co_await linger();
+  disarm();
+}
+
+/// Reads the next request into `request_`. False when the connection is to be closed.
+HttpSession::Awaitable<bool> HttpSession::read_request() {
+  const ServerConfig::Http& options = context_->options;
+  keep_alive_ = false;
+  status_ = 0;
+  if (buffer_.size() == 0) {
+    arm(std::chrono::seconds(options.idle_timeout_seconds));
+    const auto [error, bytes] = co_await socket_.async_read_some(buffer_.prepare(4096), kUse);
+    if (error) co_return false;
+    buffer_.commit(bytes);
+  }
+
+  http::request_parser<http::string_body> parser;
+  parser.header_limit(static_cast<std::uint32_t>(options.max_header_bytes));
+  parser.body_limit(static_cast<std::uint64_t>(options.max_body_bytes));
+  arm(std::chrono::seconds(options.header_timeout_seconds));
+  auto [error, bytes] = co_await http::async_read_header(socket_, buffer_, parser, kUse);
+  if (error) {
+    disarm();
+    const int status = status_of_read_error(error, timed_out_, buffer_.size() > 0 || bytes > 0);
+    if (status == 408) co_await refuse(408, "the request's header did not arrive in time");
+    if (status == 400) co_await refuse(400, "the request is not valid HTTP: " + error.message());
+    if (status == 413) {
+      co_await refuse(413, "the body is too long; at most " +
+                               std::to_string(options.max_body_bytes) + " bytes are allowed");
+    }
+    if (status == 431) {
+      co_await refuse(431, "the header is too long; at most " +
+                               std::to_string(options.max_header_bytes) + " bytes are allowed");
+    }
+    co_return false;
+  }
+  co_return co_await read_body(parser);
+}
+
+HttpSession::Awaitable<bool> HttpSession::read_body(
+    http::request_parser<http::string_body>& parser) {
+  const ServerConfig::Http& options = context_->options;
+  const auto expect = parser.get()[http::field::expect];
+  if (!expect.empty()) {
+    if (!boost::beast::iequals(expect, "100-continue")) {
+      co_await refuse(417, "only \"Expect: 100-continue\" is supported");
+      co_return false;
+    }
+    static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+    if (!parser.is_done() && !co_await write(asio::buffer(kContinue))) co_return false;
+  }
+  arm(std::chrono::seconds(options.body_timeout_seconds));
+  const auto [error, bytes] = co_await http::async_read(socket_, buffer_, parser, kUse);
+  disarm();
+  if (error) {
+    const int status = status_of_read_error(error, timed_out_, true);
+    if (status == 408) co_await refuse(408, "the request's body did not arrive in time");
+    if (status == 400) co_await refuse(400, "the body is not valid HTTP: " + error.message());
+    if (status == 413) {
+      co_await refuse(413, "the body is too long; at most " +
+                               std::to_string(options.max_body_bytes) + " bytes are allowed");
+    }
+    co_return false;
+  }
+  keep_alive_ = parser.get().keep_alive() && !context_->draining.load() && !closing_;
+  request_ = parser.release();
+  co_return true;
+}
+
+/// Answers what is not a request, and closes.
+HttpSession::Awaitable<void> HttpSession::refuse(int status, const std::string& message) {
+  keep_alive_ = false;
+  co_await respond(status, error_body(status, message));
+  log_event(LogLevel::info, "refused", {{"status", std::int64_t{status}}, {"reason", message}});
+}
+
+HttpSession::Awaitable<void> HttpSession::respond(int status, std::string body,
+                                                  std::string_view extra_header) {
+  status_ = status;
+  // A connection that is told to close stays closed, also if draining began after the header.
+  if (context_->draining.load()) keep_alive_ = false;
+  std::string text = "HTTP/1.1 " + std::to_string(status) + ' ';
+  text += std::string_view(http::obsolete_reason(static_cast<http::status>(status)));
+  text += "\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size());
+  text += keep_alive_ ? "\r\nConnection: keep-alive\r\n" : "\r\nConnection: close\r\n";
+  text.append(extra_header).append("\r\n");
+  if (request_.method() != http::verb::head) text += body;
+  co_await write(asio::buffer(text));
+}
+
+/// Writes all of it. False when the client is gone or does not read.
+HttpSession::Awaitable<bool> HttpSession::write(asio::const_buffer data) {
+  arm(std::chrono::seconds(context_->options.write_timeout_seconds));
+  const auto [error, bytes] = co_await asio::async_write(socket_, data, kUse);
+  disarm();
+  if (error) {
+    disconnected_ = true;
+    keep_alive_ = false;
+  }
+  co_return !error;
+}
+
+/// Closes so that the last answer arrives: a socket closed with unread bytes resets the connection,
+/// and the client may lose what it has not read.
+HttpSession::Awaitable<void> HttpSession::linger() {
+  error_code error;
+  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, error);
+  if (error) co_return;
+  arm(std::chrono::seconds(2));
+  buffer_.clear();
+  while (!error && !timed_out_ && !closing_) {
+    const auto [read_error, bytes] = co_await socket_.async_read_some(buffer_.prepare(4096), kUse);
+    error = read_error;
+  }
+}
+
+/// Cancels the socket's operations if `disarm` or another `arm` does not come first.
+void HttpSession::arm(std::chrono::seconds timeout) {
+  timed_out_ = false;
+  deadline_.expires_after(timeout);
+  deadline_.async_wait(
+      [weak = weak_from_this(), generation = ++deadline_generation_](const error_code& error) {
+        const auto self = weak.lock();
+        if (error || self == nullptr || generation != self->deadline_generation_) return;
+        self->timed_out_ = true;
+        error_code ignored;
+        self->socket_.cancel(ignored);
+      });
+}
+
+void HttpSession::disarm() {
+  ++deadline_generation_;
+  deadline_.cancel();
+}
+
+}  // namespace mobius

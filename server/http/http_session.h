@@ -1,0 +1,93 @@
+#pragma once
+
+#include <atomic>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/http/http_context.h"
+#include "server/http/openai_request.h"
+#include "server/http/openai_response.h"
+
+namespace mobius {
+
+/// One connection: reads requests one after the other and answers them in order. Everything runs
+/// on the socket's strand; other threads only post to it.
+class HttpSession : public std::enable_shared_from_this<HttpSession> {
+ public:
+  using Request = boost::beast::http::request<boost::beast::http::string_body>;
+  using Clock = std::chrono::steady_clock;
+  template <typename T>
+  using Awaitable = boost::asio::awaitable<T>;
+
+  HttpSession(std::shared_ptr<HttpContext> context, boost::asio::ip::tcp::socket socket);
+  ~HttpSession();
+  HttpSession(const HttpSession&) = delete;
+  HttpSession& operator=(const HttpSession&) = delete;
+
+  Awaitable<void> run();
+  /// From any thread: close now, or as soon as no request is being answered.
+  void close(bool now);
+
+ private:
+  // http_session.cc: the connection
+  Awaitable<bool> read_request();
+  Awaitable<bool> read_body(boost::beast::http::request_parser<boost::beast::http::string_body>&);
+  Awaitable<void> refuse(int status, const std::string& message);
+  Awaitable<void> respond(int status, std::string body, std::string_view extra_header = {});
+  Awaitable<bool> write(boost::asio::const_buffer data);
+  Awaitable<void> linger();
+  void arm(std::chrono::seconds timeout);
+  void disarm();
+
+  // http_routes.cc: which request gets which answer
+  Awaitable<void> route();
+  Awaitable<void> generate(bool chat);
+
+  // http_generation.cc: one generation, streamed or whole
+  struct Job;
+  Awaitable<void> parse(std::shared_ptr<Job> job, bool chat);
+  Awaitable<void> start(std::shared_ptr<Job> job);
+  Awaitable<void> stream_answer(std::shared_ptr<Job> job);
+  Awaitable<void> collect_answer(std::shared_ptr<Job> job);
+  Awaitable<bool> wait(Clock::duration timeout);
+  void watch();
+  Awaitable<void> stop_watching();
+  void wake();
+
+  std::shared_ptr<HttpContext> context_;
+  boost::asio::ip::tcp::socket socket_;
+  boost::beast::flat_buffer buffer_;
+
+  boost::asio::steady_timer deadline_;  // cancels the socket's operations when it expires
+  std::uint64_t deadline_generation_ = 0;
+  bool timed_out_ = false;
+
+  // The request being answered.
+  Request request_;
+  bool keep_alive_ = false;
+  bool answering_ = false;
+  bool closing_ = false;
+  int status_ = 0;  // of the answer, for the log
+  Clock::time_point started_;
+
+  // While a generation runs: a pending read that notices a client that goes away.
+  boost::asio::steady_timer wake_timer_;
+  bool awake_ = false;
+  boost::asio::cancellation_signal stop_watch_;
+  bool watching_ = false;
+  bool watch_wanted_ = false;
+  bool disconnected_ = false;
+};
+
+}  // namespace mobius

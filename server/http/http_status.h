@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+
+#include "engine/status.h"
+
+namespace mobius {
+
+/// The one mapping from a Status to HTTP. A cancelled request has no client left; 499 is what logs
+/// show for it.
+int http_status_of(StatusCode code);
+
+/// {"error": {"message", "type", "param", "code"}}, as OpenAI's clients expect it. Engine names of
+/// attention fields become those of the `mobius` extension object.
+std::string error_body(const Status& status);
+
+/// The same for what has no Status of its own (405, 413, 431, ...).
+std::string error_body(int http_status, const std::string& message);
+
+}  // namespace mobius

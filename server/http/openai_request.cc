@@ -1,0 +1,419 @@
+#include "server/http/openai_request.h"
+
+#include <array>
+#include <charconv>
+#include <chrono>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "server/http/json_fields.h"
+#include "server/json.h"
+
+namespace mobius {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// Members that change nothing about the answer here.
+constexpr auto kIgnored = std::to_array<std::string_view>({
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "parallel_tool_calls",
+    "prediction",
+});
+
+/// Members that would change the answer: only the value that asks for nothing is taken.
+struct Unsupported {
+  std::string_view name;
+  std::string_view neutral;  ///< JSON
+};
+constexpr auto kUnsupported = std::to_array<Unsupported>({
+    {"n", "1"},
+    {"best_of", "1"},
+    {"echo", "false"},
+    {"suffix", "\"\""},
+    {"response_format", R"({"type":"text"})"},
+    {"modalities", R"(["text"])"},
+    {"audio", "null"},
+    {"functions", "null"},
+    {"function_call", "null"},
+    {"reasoning_effort", "null"},
+    {"verbosity", "null"},
+    {"web_search_options", "null"},
+    {"grammar", "null"},
+});
+
+void read_common_members(JsonFields& fields) {
+  for (const std::string_view name : kIgnored) fields.any(name);
+  for (const Unsupported& member : kUnsupported) {
+    const Json* value = fields.any(member.name);
+    if (value == nullptr || *value == Json::parse(member.neutral)) continue;
+    fields.fail(member.name, "is " + brief(*value) + "; this server supports only " +
+                                 std::string(member.neutral));
+  }
+}
+
+void read_policy(JsonFields& parent, std::string_view name, PolicyOverride& policy,
+                 Status& status) {
+  const Json* object = parent.object(name);
+  if (object == nullptr) return;
+  JsonFields fields(*object, parent.path(name), status);
+  if (const auto mode = fields.string("mode")) {
+    if (*mode == "full") {
+      policy.mode = AttentionMode::full;
+    } else if (*mode == "moba") {
+      policy.mode = AttentionMode::moba;
+    } else {
+      fields.fail("mode", "is \"" + brief_text(*mode) + "\"; must be \"full\" or \"moba\"");
+    }
+  }
+  policy.block = fields.integer("block");
+  policy.top_k = fields.integer("top_k");
+  fields.refuse_unread();
+}
+
+void read_extension(JsonFields& parent, GenerationOptions& options, Status& status) {
+  const Json* object = parent.object("mobius");
+  if (object == nullptr) return;
+  JsonFields fields(*object, parent.path("mobius"), status);
+  read_policy(fields, "prefill", options.attention.prefill, status);
+  read_policy(fields, "decode", options.attention.decode, status);
+  options.attention.full_attention_last_layers = fields.integer("full_attention_last_layers");
+  options.progress = fields.boolean("progress").value_or(false);
+  if (const auto timeout = fields.integer("timeout_ms")) {
+    constexpr std::int64_t kMaxTimeout = std::int64_t{7} * 24 * 3600 * 1000;
+    if (*timeout < 1 || *timeout > kMaxTimeout) {
+      fields.fail("timeout_ms", "is " + std::to_string(*timeout) + "; must be 1 to " +
+                                    std::to_string(kMaxTimeout));
+    } else {
+      options.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(*timeout);
+    }
+  }
+  fields.refuse_unread();
+}
+
+void read_stop(JsonFields& fields, GenerationOptions& options) {
+  const Json* stop = fields.any("stop");
+  if (stop == nullptr) return;
+  if (stop->is_string()) {
+    options.stop.push_back(stop->get<std::string>());
+    return;
+  }
+  if (!stop->is_array()) {
+    fields.fail_type("stop", *stop, "a string or an array of strings");
+    return;
+  }
+  for (std::size_t i = 0; i < stop->size(); ++i) {
+    const Json& item = (*stop)[i];
+    if (!item.is_string()) {
+      fields.fail_type("stop[" + std::to_string(i) + "]", item, "a string");
+      return;
+    }
+    options.stop.push_back(item.get<std::string>());
+  }
+}
+
+void read_stop_token_ids(JsonFields& fields, GenerationOptions& options) {
+  const Json* ids = fields.array("stop_token_ids");
+  if (ids == nullptr) return;
+  for (std::size_t i = 0; i < ids->size(); ++i) {
+    const auto id = as_int64((*ids)[i]);
+    if (!id.has_value()) {
+      fields.fail_type("stop_token_ids[" + std::to_string(i) + "]", (*ids)[i], "an integer");
+      return;
+    }
+    options.stop_token_ids.push_back(*id);
+  }
+}
+
+void read_logit_bias(JsonFields& fields, GenerationOptions& options) {
+  const Json* bias = fields.object("logit_bias");
+  if (bias == nullptr) return;
+  for (const auto& [name, value] : bias->get_ref<const Json::object_t&>()) {
+    const std::string field = "logit_bias." + brief_text(name);
+    std::int64_t id = 0;
+    const char* end = name.data() + name.size();
+    const auto [rest, error] = std::from_chars(name.data(), end, id);
+    if (error != std::errc() || rest != end) {
+      fields.fail(field, "is no token; keys must be token ids");
+      return;
+    }
+    if (!value.is_number()) {
+      fields.fail_type(field, value, "a number");
+      return;
+    }
+    options.logit_bias.emplace_back(id, value.get<double>());
+  }
+}
+
+void read_seed(JsonFields& fields, GenerationOptions& options) {
+  const Json* seed = fields.any("seed");
+  if (seed == nullptr) return;
+  // Negative seeds are legal in this API; their bits count.
+  if (seed->is_number_unsigned()) {
+    options.seed = seed->get<std::uint64_t>();
+  } else if (seed->is_number_integer()) {
+    options.seed = static_cast<std::uint64_t>(seed->get<std::int64_t>());
+  } else {
+    fields.fail_type("seed", *seed, "an integer of at most 64 bits");
+  }
+}
+
+void read_stream(JsonFields& fields, OpenAiRequest& request, Status& status) {
+  request.stream = fields.boolean("stream").value_or(false);
+  const Json* object = fields.object("stream_options");
+  if (object == nullptr) return;
+  if (!request.stream) {
+    fields.fail("stream_options", "is set; it is allowed only with \"stream\": true");
+    return;
+  }
+  JsonFields options(*object, "stream_options", status);
+  request.include_usage = options.boolean("include_usage").value_or(false);
+  options.boolean("include_obfuscation");
+  options.refuse_unread();
+}
+
+/// What both endpoints share.
+void read_options(JsonFields& fields, OpenAiRequest& request, Status& status) {
+  GenerationOptions& options = request.options();
+  options.temperature = fields.number("temperature");
+  options.top_p = fields.number("top_p");
+  options.top_k = fields.integer("top_k");
+  options.min_p = fields.number("min_p");
+  options.presence_penalty = fields.number("presence_penalty");
+  options.frequency_penalty = fields.number("frequency_penalty");
+  options.repetition_penalty = fields.number("repetition_penalty");
+  options.ignore_eos = fields.boolean("ignore_eos").value_or(false);
+  options.max_tokens = fields.integer("max_tokens");
+  read_seed(fields, options);
+  read_stop(fields, options);
+  read_stop_token_ids(fields, options);
+  read_logit_bias(fields, options);
+  read_extension(fields, options, status);
+  read_stream(fields, request, status);
+  read_common_members(fields);
+}
+
+/// A message's content: a string, or an array of text parts.
+std::string read_content(JsonFields& fields, bool required) {
+  const Json* content = fields.any("content");
+  if (content == nullptr) {
+    if (required) fields.fail("content", "is missing");
+    return {};
+  }
+  if (content->is_string()) return content->get<std::string>();
+  if (!content->is_array()) {
+    fields.fail_type("content", *content, "a string or an array of text parts");
+    return {};
+  }
+  std::string text;
+  for (std::size_t i = 0; i < content->size(); ++i) {
+    const Json& part = (*content)[i];
+    const std::string name = "content[" + std::to_string(i) + "]";
+    if (!part.is_object() || !part.contains("type") || part["type"] != "text") {
+      fields.fail(name, "is not a part of type \"text\"; this server reads text only");
+      return {};
+    }
+    if (!part.contains("text") || !part["text"].is_string()) {
+      fields.fail(name + ".text", "is missing or not a string");
+      return {};
+    }
+    text += part["text"].get_ref<const std::string&>();
+  }
+  return text;
+}
+
+void read_tool_calls(JsonFields& parent, ChatMessage& message, Status& status) {
+  const Json* calls = parent.array("tool_calls");
+  if (calls == nullptr) return;
+  for (std::size_t i = 0; i < calls->size(); ++i) {
+    const std::string name = "tool_calls[" + std::to_string(i) + "]";
+    if (!(*calls)[i].is_object()) {
+      parent.fail_type(name, (*calls)[i], "an object");
+      return;
+    }
+    JsonFields call((*calls)[i], parent.path(name), status);
+    const auto id = call.string("id");
+    call.any("type");
+    const Json* function = call.object("function");
+    if (function == nullptr) {
+      call.fail("function", "is missing");
+      return;
+    }
+    JsonFields fields(*function, call.path("function"), status);
+    const auto function_name = fields.string("name");
+    const auto arguments = fields.string("arguments");
+    if (!function_name.has_value()) fields.fail("name", "is missing");
+    message.tool_calls.push_back(
+        {id.value_or(""), function_name.value_or(""), arguments.value_or("{}")});
+  }
+}
+
+void read_messages(JsonFields& parent, ChatInput& input, Status& status) {
+  const Json* messages = parent.array("messages");
+  if (messages == nullptr || messages->empty()) {
+    parent.fail("messages", "is missing or empty; must have at least one message");
+    return;
+  }
+  input.messages.reserve(messages->size());
+  for (std::size_t i = 0; i < messages->size() && status.ok(); ++i) {
+    const std::string name = "messages[" + std::to_string(i) + "]";
+    if (!(*messages)[i].is_object()) {
+      parent.fail_type(name, (*messages)[i], "an object");
+      return;
+    }
+    JsonFields fields((*messages)[i], name, status);
+    ChatMessage message;
+    const auto role = fields.string("role");
+    if (!role.has_value()) fields.fail("role", "is missing");
+    const std::string role_name = role.value_or("");
+    // "developer" is this API's newer name for the system role.
+    const auto known = chat_role_named(role_name == "developer" ? "system" : role_name);
+    if (!known.has_value()) {
+      fields.fail("role", "is \"" + brief_text(role_name) +
+                              "\"; must be system, developer, user, assistant or tool");
+    }
+    message.role = known.value_or(ChatRole::user);
+    read_tool_calls(fields, message, status);
+    if (!message.tool_calls.empty() && message.role != ChatRole::assistant) {
+      fields.fail("tool_calls", "is set on a message of role \"" + role_name +
+                                    "\"; only an assistant's message may have it");
+    }
+    message.content = read_content(fields, message.tool_calls.empty());
+    message.tool_call_id = fields.string("tool_call_id").value_or("");
+    for (const char* ignored : {"name", "refusal", "annotations"}) {
+      fields.any(ignored);
+    }
+    for (const char* refused : {"audio", "function_call"}) {
+      if (fields.any(refused) != nullptr) fields.fail(refused, "is not supported");
+    }
+    fields.refuse_unread();
+    input.messages.push_back(std::move(message));
+  }
+}
+
+void read_tools(JsonFields& fields, ChatInput& input) {
+  const Json* tools = fields.array("tools");
+  if (tools != nullptr) {
+    for (std::size_t i = 0; i < tools->size(); ++i) {
+      const std::string name = "tools[" + std::to_string(i) + "]";
+      const Json& tool = (*tools)[i];
+      if (!tool.is_object() || !tool.contains("type") || tool["type"] != "function" ||
+          !tool.contains("function") || !tool["function"].is_object()) {
+        fields.fail(name, "is not {\"type\": \"function\", \"function\": {...}}");
+        return;
+      }
+    }
+  }
+  const Json* choice = fields.any("tool_choice");
+  const bool none = choice != nullptr && *choice == "none";
+  if (choice != nullptr && !none && *choice != "auto") {
+    fields.fail("tool_choice",
+                "is " + brief(*choice) + "; this server supports only \"auto\" and \"none\"");
+  }
+  if (tools == nullptr || none) return;
+  for (const Json& tool : *tools) input.tools_json.push_back(tool.dump());
+}
+
+/// Chat: `logprobs` is a boolean and `top_logprobs` a count.
+void read_chat_logprobs(JsonFields& fields, GenerationOptions& options) {
+  const bool wanted = fields.boolean("logprobs").value_or(false);
+  const auto top = fields.integer("top_logprobs");
+  if (top.has_value() && !wanted) {
+    fields.fail("top_logprobs", "is set; it is allowed only with \"logprobs\": true");
+  }
+  if (wanted) options.top_logprobs = top.value_or(0);
+}
+
+void read_prompt(JsonFields& fields, CompletionInput& input) {
+  const Json* prompt = fields.any("prompt");
+  if (prompt == nullptr) {
+    fields.fail("prompt", "is missing");
+    return;
+  }
+  if (prompt->is_string()) {
+    input.prompt = prompt->get<std::string>();
+    return;
+  }
+  if (!prompt->is_array() || prompt->empty()) {
+    fields.fail("prompt",
+                "is " + std::string(prompt->is_array() ? "an empty array" : type_name(*prompt)) +
+                    "; must be a string or an array of tokens");
+    return;
+  }
+  if (prompt->front().is_string() && prompt->size() == 1) {
+    input.prompt = prompt->front().get<std::string>();
+    return;
+  }
+  std::vector<std::int32_t> tokens;
+  tokens.reserve(prompt->size());
+  for (std::size_t i = 0; i < prompt->size(); ++i) {
+    const Json& item = (*prompt)[i];
+    const auto id = as_int64(item);
+    if (item.is_string() || item.is_array()) {
+      fields.fail("prompt", "has several prompts; this server answers one per request");
+      return;
+    }
+    if (!id.has_value() || *id < 0 || *id > std::numeric_limits<std::int32_t>::max()) {
+      fields.fail("prompt[" + std::to_string(i) + "]",
+                  "is " + brief(item) + "; must be a token id");
+      return;
+    }
+    tokens.push_back(static_cast<std::int32_t>(*id));
+  }
+  input.prompt = std::move(tokens);
+}
+
+/// Parses the body and hands its members to `read`.
+template <typename Read>
+StatusOr<OpenAiRequest> parse(std::string_view body, OpenAiRequest request, const Read& read) {
+  Json root;
+  std::string error;
+  if (!parse_json(body, {}, root, error)) {
+    return Status::invalid("", "the body is not valid JSON: " + error);
+  }
+  if (!root.is_object()) {
+    return Status::invalid("",
+                           "the body is " + std::string(type_name(root)) + "; must be an object");
+  }
+  Status status;
+  JsonFields fields(root, "", status);
+  std::visit([&](auto& in) { in.model = fields.string("model").value_or(""); }, request.input);
+  read(fields, request, status);
+  fields.refuse_unread();
+  if (!status.ok()) return status;
+  return request;
+}
+
+}  // namespace
+
+StatusOr<OpenAiRequest> parse_chat_request(std::string_view body) {
+  return parse(body, {.input = ChatInput{}},
+               [](JsonFields& fields, OpenAiRequest& request, Status& status) {
+                 auto& input = std::get<ChatInput>(request.input);
+                 read_messages(fields, input, status);
+                 read_options(fields, request, status);
+                 read_tools(fields, input);
+                 read_chat_logprobs(fields, input.options);
+                 const auto newer = fields.integer("max_completion_tokens");
+                 if (newer.has_value()) input.options.max_tokens = newer;
+               });
+}
+
+StatusOr<OpenAiRequest> parse_completion_request(std::string_view body) {
+  return parse(body, {.input = CompletionInput{}},
+               [](JsonFields& fields, OpenAiRequest& request, Status& status) {
+                 auto& input = std::get<CompletionInput>(request.input);
+                 read_prompt(fields, input);
+                 read_options(fields, request, status);
+                 input.options.top_logprobs = fields.integer("logprobs");
+               });
+}
+
+}  // namespace mobius

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <string_view>
+#include <variant>
+
+#include "server/generation_service.h"
+
+namespace mobius {
+
+/// A parsed body of /v1/chat/completions or /v1/completions: what to generate, and how to answer.
+struct OpenAiRequest {
+  std::variant<ChatInput, CompletionInput> input;
+  bool stream = false;
+  bool include_usage = false;
+
+  GenerationOptions& options() {
+    return std::visit([](auto& in) -> GenerationOptions& { return in.options; }, input);
+  }
+  const GenerationOptions& options() const {
+    return std::visit([](const auto& in) -> const GenerationOptions& { return in.options; }, input);
+  }
+};
+
+/// Parse a body. Types are strict; ranges are the generation service's. Fields that cannot change
+/// the answer are ignored, fields that would and are not supported are refused by name, and so are
+/// unknown ones. Thread-safe.
+StatusOr<OpenAiRequest> parse_chat_request(std::string_view body);
+StatusOr<OpenAiRequest> parse_completion_request(std::string_view body);
+
+}  // namespace mobius

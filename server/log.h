@@ -1,0 +1,24 @@
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+namespace mobius {
+
+enum class LogLevel : std::uint8_t { trace, debug, info, warn, error };
+
+using LogValue = std::variant<std::string_view, std::int64_t, double>;
+
+/// Chooses level ("trace" to "error", "off"), format ("text" or "json") and file (empty: standard
+/// error). Call once, before threads log. Throws std::runtime_error if the file cannot be opened.
+void setup_logging(const std::string& level, const std::string& format, const std::string& file);
+
+/// Writes one line: an event's name and its fields. Thread-safe. Never pass prompts or answers.
+void log_event(LogLevel level, std::string_view event,
+               std::initializer_list<std::pair<std::string_view, LogValue>> fields = {});
+
+}  // namespace mobius
