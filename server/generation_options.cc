@@ -1,54 +1,37 @@
 #include "server/generation_options.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <limits>
-#include <string_view>
 
 namespace mobius {
 namespace {
 
-constexpr std::int64_t kMaxInt32 = std::numeric_limits<std::int32_t>::max();
-constexpr std::size_t kMaxStopStrings = 16;
-constexpr std::size_t kMaxStopBytes = 1024;
-constexpr std::size_t kMaxStopTokens = 1024;
-constexpr std::size_t kMaxLogitBias = 1024;
-
-/// Collects the first failure of a sequence of checks.
-class Checker {
+/// Narrows options, keeping the first that does not fit.
+class Narrower {
  public:
   const Status& status() const { return status_; }
 
-  void fail(const std::string& field, const std::string& problem) {
-    if (status_.ok()) status_ = Status::invalid(field, field + " " + problem);
+  std::optional<std::int32_t> integer(const std::string& field, std::optional<std::int64_t> value) {
+    using Limits = std::numeric_limits<std::int32_t>;
+    if (!value.has_value()) return std::nullopt;
+    if (*value < Limits::min() || *value > Limits::max()) {
+      fail(field, "is " + std::to_string(*value) + ", must be from " +
+                      std::to_string(Limits::min()) + " to " + std::to_string(Limits::max()));
+      return std::nullopt;
+    }
+    return static_cast<std::int32_t>(*value);
   }
 
-  /// `out` keeps its default where the option is not set.
-  template <typename T>
-  void integer(const std::string& field, const std::optional<std::int64_t>& value, std::int64_t min,
-               std::int64_t max, T& out) {
-    if (!value.has_value()) return;
-    if (*value < min || *value > max) {
-      fail(field, "is " + std::to_string(*value) + "; must be " + std::to_string(min) + " to " +
-                      std::to_string(max));
-      return;
+  /// NaN and infinity pass: they are refused with the field's own limits later.
+  std::optional<float> number(const std::string& field, std::optional<double> value) {
+    if (!value.has_value()) return std::nullopt;
+    const double limit = std::numeric_limits<float>::max();
+    if (std::isfinite(*value) && std::abs(*value) > limit) {
+      fail(field, "is " + text(*value) + ", must be from " + text(-limit) + " to " + text(limit));
+      return std::nullopt;
     }
-    out = static_cast<std::int32_t>(*value);
-  }
-
-  void number(const std::string& field, const std::optional<double>& value, double min, double max,
-              float& out, bool min_excluded = false) {
-    if (!value.has_value()) return;
-    // Written so that NaN fails.
-    const bool fits = (min_excluded ? *value > min : *value >= min) && *value <= max;
-    if (!fits) {
-      fail(field, "is " + text(*value) + "; must be " +
-                      (min_excluded ? "more than " + text(min) + " and at most " + text(max)
-                                    : text(min) + " to " + text(max)));
-      return;
-    }
-    out = static_cast<float>(*value);
+    return static_cast<float>(*value);
   }
 
  private:
@@ -58,100 +41,69 @@ class Checker {
     return buffer;
   }
 
+  void fail(const std::string& field, const std::string& problem) {
+    if (status_.ok()) status_ = Status::invalid(field, field + ' ' + problem);
+  }
+
   Status status_;
 };
 
-void resolve_policy(Checker& checker, const std::string& field, const PolicyOverride& wanted,
-                    const OptionLimits& limits, AttentionPolicy& policy) {
-  if (wanted.mode.has_value()) policy.mode = *wanted.mode;
-  checker.integer(field + ".block", wanted.block, 1, kMaxInt32, policy.block);
-  checker.integer(field + ".top_k", wanted.top_k, 1, kMaxInt32, policy.top_k);
-  if (policy.mode == AttentionMode::moba && policy.block % limits.page_tokens != 0) {
-    checker.fail(field + ".block", "is " + std::to_string(policy.block) +
-                                       "; must be a multiple of the page, " +
-                                       std::to_string(limits.page_tokens) + " tokens");
-  }
+/// Keeps the default where the option is not set.
+template <typename T>
+void assign(T& out, const std::optional<T>& value) {
+  if (value.has_value()) out = *value;
 }
 
-void check_stop(Checker& checker, const GenerationOptions& options, const OptionLimits& limits,
-                GenerationRequest& request) {
-  if (options.stop.size() > kMaxStopStrings) {
-    checker.fail("stop", "has " + std::to_string(options.stop.size()) + " strings; at most " +
-                             std::to_string(kMaxStopStrings) + " are allowed");
-  }
-  for (const std::string& stop : options.stop) {
-    if (stop.empty() || stop.size() > kMaxStopBytes) {
-      checker.fail("stop", "has a string of " + std::to_string(stop.size()) +
-                               " bytes; must be 1 to " + std::to_string(kMaxStopBytes));
-    }
-  }
-  if (options.stop_token_ids.size() > kMaxStopTokens) {
-    checker.fail("stop_token_ids", "has " + std::to_string(options.stop_token_ids.size()) +
-                                       " ids; at most " + std::to_string(kMaxStopTokens) +
-                                       " are allowed");
-  }
-  request.stop = options.stop;
-  for (const std::int64_t id : options.stop_token_ids) {
-    std::int32_t token = 0;
-    checker.integer("stop_token_ids", id, 0, limits.vocab_size - 1, token);
-    request.stop_tokens.push_back(token);
-  }
-}
-
-void check_logit_bias(Checker& checker, const GenerationOptions& options,
-                      const OptionLimits& limits, SamplingParams& sampling) {
-  if (options.logit_bias.size() > kMaxLogitBias) {
-    checker.fail("logit_bias", "has " + std::to_string(options.logit_bias.size()) +
-                                   " entries; at most " + std::to_string(kMaxLogitBias) +
-                                   " are allowed");
-  }
-  for (const auto& [id, bias] : options.logit_bias) {
-    const std::string field = "logit_bias." + std::to_string(id);
-    if (id < 0 || id >= limits.vocab_size) {
-      checker.fail(field, "is no token; ids are 0 to " + std::to_string(limits.vocab_size - 1));
-      return;
-    }
-    float value = 0.0F;
-    checker.number(field, bias, -100.0, 100.0, value);
-    sampling.logit_bias.emplace_back(static_cast<std::int32_t>(id), value);
-  }
-  std::sort(sampling.logit_bias.begin(), sampling.logit_bias.end());
+void merge_policy(Narrower& narrow, const std::string& field, const PolicyOverride& wanted,
+                  AttentionPolicy& policy) {
+  assign(policy.mode, wanted.mode);
+  assign(policy.block, narrow.integer(field + ".block", wanted.block));
+  assign(policy.top_k, narrow.integer(field + ".top_k", wanted.top_k));
 }
 
 }  // namespace
 
-Status resolve_options(const GenerationOptions& options, const OptionLimits& limits,
+Status resolve_options(const GenerationOptions& options, const AttentionSettings& defaults,
                        GenerationRequest& request) {
-  Checker checker;
+  Narrower narrow;
   SamplingParams& sampling = request.sampling;
-  checker.integer("max_tokens", options.max_tokens, 1, kMaxInt32, request.max_tokens);
-  checker.number("temperature", options.temperature, 0.0, 2.0, sampling.temperature);
-  checker.number("top_p", options.top_p, 0.0, 1.0, sampling.top_p, /*min_excluded=*/true);
-  checker.integer("top_k", options.top_k, 0, kMaxInt32, sampling.top_k);
-  checker.number("min_p", options.min_p, 0.0, 1.0, sampling.min_p);
-  checker.number("repetition_penalty", options.repetition_penalty, 0.0, 10.0,
-                 sampling.repetition_penalty, /*min_excluded=*/true);
-  checker.number("presence_penalty", options.presence_penalty, -2.0, 2.0,
-                 sampling.presence_penalty);
-  checker.number("frequency_penalty", options.frequency_penalty, -2.0, 2.0,
-                 sampling.frequency_penalty);
-  checker.integer("top_logprobs", options.top_logprobs, 0, 20, sampling.top_logprobs);
-  check_logit_bias(checker, options, limits, sampling);
-  check_stop(checker, options, limits, request);
+  assign(sampling.temperature, narrow.number("temperature", options.temperature));
+  assign(sampling.top_p, narrow.number("top_p", options.top_p));
+  assign(sampling.top_k, narrow.integer("top_k", options.top_k));
+  assign(sampling.min_p, narrow.number("min_p", options.min_p));
+  assign(sampling.repetition_penalty,
+         narrow.number("repetition_penalty", options.repetition_penalty));
+  assign(sampling.presence_penalty, narrow.number("presence_penalty", options.presence_penalty));
+  assign(sampling.frequency_penalty, narrow.number("frequency_penalty", options.frequency_penalty));
+  if (options.top_logprobs.has_value() && *options.top_logprobs < 0) {
+    // -1 is the engine's own sign for "none"; a client must not reach it by accident.
+    return Status::invalid(
+        "top_logprobs",
+        "top_logprobs is " + std::to_string(*options.top_logprobs) + ", must be at least 0");
+  }
+  assign(sampling.top_logprobs, narrow.integer("top_logprobs", options.top_logprobs));
+  for (const auto& [id, bias] : options.logit_bias) {
+    const std::string field = "logit_bias." + std::to_string(id);
+    sampling.logit_bias.emplace_back(narrow.integer(field, id).value_or(0),
+                                     narrow.number(field, bias).value_or(0.0F));
+  }
+  request.max_tokens = narrow.integer("max_tokens", options.max_tokens);
+  request.stop = options.stop;
+  for (const std::int64_t id : options.stop_token_ids) {
+    request.stop_tokens.push_back(narrow.integer("stop_token_ids", id).value_or(0));
+  }
   request.ignore_eos = options.ignore_eos;
 
-  request.attention = limits.attention;
-  resolve_policy(checker, "attention.prefill", options.attention.prefill, limits,
-                 request.attention.prefill);
-  resolve_policy(checker, "attention.decode", options.attention.decode, limits,
-                 request.attention.decode);
-  checker.integer("attention.full_attention_last_layers",
-                  options.attention.full_attention_last_layers, 0, limits.num_layers,
-                  request.attention.full_attention_last_layers);
+  request.attention = defaults;
+  merge_policy(narrow, "mobius.prefill", options.attention.prefill, request.attention.prefill);
+  merge_policy(narrow, "mobius.decode", options.attention.decode, request.attention.decode);
+  assign(request.attention.full_attention_last_layers,
+         narrow.integer("mobius.full_attention_last_layers",
+                        options.attention.full_attention_last_layers));
 
   request.report_progress = options.progress;
   request.deadline = options.deadline;
-  return checker.status();
+  return narrow.status();
 }
 
 }  // namespace mobius

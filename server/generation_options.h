@@ -46,18 +46,10 @@ struct GenerationOptions {
   std::optional<std::chrono::steady_clock::time_point> deadline;
 };
 
-/// What options are checked against and completed from.
-struct OptionLimits {
-  std::int32_t vocab_size = 0;
-  std::int32_t page_tokens = 0;
-  std::int32_t num_layers = 0;
-  AttentionSettings attention;  ///< the server's defaults
-};
-
-/// Checks every option and fills the request's fields other than id, prompt and seed. The status
-/// names the field as it is called in GenerationOptions ("temperature",
-/// "attention.prefill.block"), and its message begins with that name.
-Status resolve_options(const GenerationOptions& options, const OptionLimits& limits,
+/// Fills the request's fields other than id, prompt and seed; `defaults` is the server's attention.
+/// Refuses what a GenerationRequest cannot carry; whether the values are sensible is for the
+/// engine's `validate` to say.
+Status resolve_options(const GenerationOptions& options, const AttentionSettings& defaults,
                        GenerationRequest& request);
 
 }  // namespace mobius

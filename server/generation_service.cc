@@ -6,6 +6,7 @@
 #include <random>
 #include <utility>
 
+#include "engine/validate.h"
 #include "server/json.h"
 
 namespace mobius {
@@ -30,16 +31,6 @@ std::string hex(std::uint64_t value) {
   return text;
 }
 
-Status check_token_ids(const std::vector<std::int32_t>& ids, std::int32_t vocab_size) {
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    if (ids[i] >= 0 && ids[i] < vocab_size) continue;
-    const std::string field = "prompt[" + std::to_string(i) + "]";
-    return Status::invalid(field, field + " is " + std::to_string(ids[i]) + "; must be 0 to " +
-                                      std::to_string(vocab_size - 1));
-  }
-  return {};
-}
-
 }  // namespace
 
 GenerationService::GenerationService(GenerationServiceOptions options, Engine& engine,
@@ -47,10 +38,6 @@ GenerationService::GenerationService(GenerationServiceOptions options, Engine& e
     : options_(std::move(options)),
       engine_(engine),
       tokenizer_(std::move(tokenizer)),
-      limits_{.vocab_size = engine.model().vocab_size,
-              .page_tokens = engine.model().page_tokens,
-              .num_layers = engine.model().num_layers,
-              .attention = options_.attention},
       random_state_(random_start()),
       pool_(options_.tokenizer_threads, options_.max_queued) {}
 
@@ -76,9 +63,6 @@ void GenerationService::complete(CompletionInput input, Abandoned abandoned, Sta
           tokenizer_->encode(*text, tokens);
         } else {
           tokens = std::get<std::vector<std::int32_t>>(shared->prompt);
-          if (Status status = check_token_ids(tokens, limits_.vocab_size); !status.ok()) {
-            return status;
-          }
         }
         return tokens;
       },
@@ -125,8 +109,16 @@ StatusOr<Generation> GenerationService::start(const char* id_prefix,
                                               const GenerationOptions& options,
                                               const Tokenize& tokenize) try {
   GenerationRequest request;
-  // Options first: they cost nothing, tokenizing a long prompt does.
-  if (Status status = resolve_options(options, limits_, request); !status.ok()) return status;
+  if (Status status = resolve_options(options, options_.attention, request); !status.ok()) {
+    return status;
+  }
+  // The engine validates whole requests; a stand-in prompt lets it refuse bad options before a long
+  // prompt costs its tokenization.
+  const RunnerInfo& model = engine_.model();
+  request.prompt = {0};
+  if (Status status = validate(request, model, model.limits.max_context); !status.ok()) {
+    return status;
+  }
   StatusOr<std::vector<std::int32_t>> prompt = tokenize();
   if (!prompt.ok()) return prompt.status();
 

@@ -87,7 +87,6 @@ class GenerationService {
   GenerationServiceOptions options_;
   Engine& engine_;
   std::shared_ptr<const Tokenizer> tokenizer_;
-  OptionLimits limits_;
   std::atomic<std::uint64_t> random_state_;
   std::atomic<bool> draining_ = false;
   WorkerPool pool_;  // last: its threads use everything above

@@ -1,0 +1,168 @@
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "models/llama_runner.h"
+#include "server/config/command_line.h"
+#include "server/config/config.h"
+#include "server/config/schema.h"
+#include "server/generation_service.h"
+#include "server/grpc/grpc_server.h"
+#include "server/http/http_server.h"
+#include "server/log.h"
+#include "server/shutdown_signals.h"
+
+namespace mobius {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+int report(const std::vector<std::string>& errors) {
+  for (const std::string& error : errors) std::cerr << "mobius: " << error << '\n';
+  return errors.empty() ? 0 : 1;
+}
+
+/// Blocks whose centroids are kept in the cache: prefill's, which are asked for most.
+std::int64_t centroid_block(const ServerConfig::Attention& attention) {
+  if (attention.prefill.mode == "moba") return attention.prefill.block;
+  if (attention.decode.mode == "moba") return attention.decode.block;
+  return 0;
+}
+
+ModelOptions model_options(const ServerConfig& config) {
+  ModelOptions options;
+  options.folder = config.model.path;
+  if (config.model.dtype == "f32") options.compute_dtype = DType::f32;
+  if (config.model.dtype == "bf16") options.compute_dtype = DType::bf16;
+  options.page_tokens = static_cast<std::int32_t>(config.kv.page_tokens);
+  options.kv_cache_bytes = static_cast<std::size_t>(config.kv.bytes);
+  options.max_context = static_cast<std::int32_t>(config.model.max_context);
+  options.step_tokens = static_cast<std::int32_t>(config.engine.step_tokens);
+  options.max_sequences = static_cast<std::int32_t>(config.engine.max_running);
+  options.threads = static_cast<std::int32_t>(config.engine.threads);
+  options.centroid_block = static_cast<std::int32_t>(centroid_block(config.attention));
+  return options;
+}
+
+std::string model_name(const ServerConfig& config) {
+  if (!config.model.name.empty()) return config.model.name;
+  const std::filesystem::path folder = config.model.path;
+  // "models/tiny/" has an empty file name.
+  return (folder.has_filename() ? folder : folder.parent_path()).filename().string();
+}
+
+std::unique_ptr<Engine> make_engine(const ServerConfig& config, std::unique_ptr<LlamaRunner> runner,
+                                    std::shared_ptr<const Tokenizer> tokenizer) {
+  EngineOptions options;
+  options.max_running = static_cast<std::int32_t>(config.engine.max_running);
+  options.max_waiting = static_cast<std::int32_t>(config.engine.max_waiting);
+  options.step_tokens = static_cast<std::int32_t>(config.engine.step_tokens);
+  options.end_tokens = runner->config().eos_tokens;
+  return std::make_unique<Engine>(options, std::move(runner), std::move(tokenizer));
+}
+
+std::string authority(const std::string& address, std::uint16_t port) {
+  const bool is_v6 = address.find(':') != std::string::npos;
+  return (is_v6 ? '[' + address + ']' : address) + ':' + std::to_string(port);
+}
+
+/// Writes the file whole or not at all: a script that sees it can use it.
+void write_port_file(const std::string& file, const std::string& http, const std::string& grpc) {
+  const std::string draft = file + ".tmp";
+  std::ofstream stream(draft);
+  stream << R"({"http": ")" << http << R"(", "grpc": ")" << grpc << "\"}\n";
+  stream.close();
+  if (!stream || std::rename(draft.c_str(), file.c_str()) != 0) {
+    throw std::runtime_error("server.port_file: \"" + file + "\" cannot be written");
+  }
+}
+
+int check(const ServerConfig& config) {
+  std::cout << render(plan_llama(model_options(config)));
+  Tokenizer::load(config.model.path);
+  std::cout << "The configuration is valid.\n";
+  return 0;
+}
+
+int serve(const ServerConfig& config) {
+  setup_logging(config.log.level, config.log.format, config.log.file);
+  block_shutdown_signals();
+
+  auto tokenizer = Tokenizer::load(config.model.path);
+  auto runner = load_llama(model_options(config));
+  std::cout << render(runner->plan()) << std::flush;
+  GenerationServiceOptions options;
+  options.model_name = model_name(config);
+  options.bos_token = runner->config().bos_token;
+  options.attention = attention_settings(config);
+  options.tokenizer_threads = static_cast<std::size_t>(config.server.tokenizer_threads);
+  options.max_queued =
+      static_cast<std::size_t>(config.engine.max_running + config.engine.max_waiting);
+  const auto engine = make_engine(config, std::move(runner), tokenizer);
+
+  // Destroyed in this order: front ends, then what they call, then the engine.
+  GenerationService service(options, *engine, tokenizer);
+  HttpServer http(config.http, service);
+  GrpcServer grpc(config.grpc, service);
+  const std::string http_at = authority(config.http.address, http.port());
+  const std::string grpc_at = authority(config.grpc.address, grpc.port());
+  if (!config.server.port_file.empty()) write_port_file(config.server.port_file, http_at, grpc_at);
+  std::cout << "model " << options.model_name << "\nHTTP  http://" << http_at << "\ngRPC  "
+            << grpc_at << std::endl;
+  log_event(LogLevel::info, "listening", {{"http", http_at}, {"grpc", grpc_at}});
+
+  const int signal = wait_for_shutdown_signal();
+  log_event(LogLevel::info, "draining",
+            {{"signal", std::int64_t{signal}}, {"seconds", config.server.drain_seconds}});
+  const auto patience = std::chrono::seconds(config.server.drain_seconds);
+  const Clock::time_point deadline = Clock::now() + patience;
+  service.drain();
+  grpc.set_serving(false);
+  http.stop_accepting();
+  grpc.shutdown(std::chrono::system_clock::now() + patience);
+  const bool idle = http.wait_idle(deadline);
+  log_event(LogLevel::info, "stopped", {{"drained", idle ? "yes" : "no"}});
+  return 0;
+}
+
+int run(std::span<const char* const> arguments) {
+  const CommandLine command = parse_command_line(arguments);
+  if (!command.errors.empty()) return report(command.errors);
+  switch (command.action) {
+    case CommandAction::help: std::cout << help_text(); return 0;
+    case CommandAction::version: std::cout << "mobius " MOBIUS_VERSION "\n"; return 0;
+    case CommandAction::print_config_docs: std::cout << config_docs_markdown(); return 0;
+    case CommandAction::check:
+    case CommandAction::serve: break;
+  }
+  ServerConfig config;
+  std::vector<std::string> errors;
+  if (!command.config_file.empty()) errors = load_config_file(config, command.config_file);
+  for (std::string& error : apply_overrides(config, command.overrides)) {
+    errors.push_back(std::move(error));
+  }
+  // Values that contradict each other are worth a line only once each of them is valid.
+  if (errors.empty()) errors = check_config(config);
+  if (!errors.empty()) return report(errors);
+  return command.action == CommandAction::check ? check(config) : serve(config);
+}
+
+}  // namespace
+}  // namespace mobius
+
+int main(int argc, char** argv) {
+  try {
+    const std::vector<const char*> arguments(argv + 1, argv + argc);
+    return mobius::run(arguments);
+  } catch (const std::exception& error) {
+    std::cerr << "mobius: " << error.what() << '\n';
+    return 1;
+  }
+}

@@ -36,9 +36,9 @@ CommandLine parse_command_line(std::span<const char* const> arguments) {
       continue;
     }
     if (!argument.starts_with("--") || argument.size() == 2) {
-      result.errors.push_back("\"" + brief_text(argument) +
-                              "\": unexpected argument; options are --config FILE and --KEY VALUE, "
-                              "see --help");
+      result.errors.push_back(
+          brief_text(argument) +
+          ": unexpected argument; options are --config FILE and --KEY VALUE, see --help");
       continue;
     }
     const std::size_t equals = argument.find('=');
@@ -54,7 +54,7 @@ CommandLine parse_command_line(std::span<const char* const> arguments) {
       value = "true";
     }
     if (!value.has_value()) {
-      result.errors.push_back("--" + brief_text(name) + ": has no value");
+      result.errors.push_back(std::string(argument) + ": has no value");
     } else if (name == "config") {
       result.config_file = *std::move(value);
     } else {

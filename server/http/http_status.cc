@@ -21,13 +21,6 @@ std::string body(int http_status, const std::string& message, const Json& param,
   return Json{{"error", error}}.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-/// "attention.prefill.block" is "mobius.prefill.block" in this protocol.
-std::string renamed(std::string text) {
-  constexpr std::string_view engine_name = "attention.";
-  if (text.starts_with(engine_name)) text.replace(0, engine_name.size(), "mobius.");
-  return text;
-}
-
 }  // namespace
 
 int http_status_of(StatusCode code) {
@@ -50,10 +43,10 @@ int http_status_of(StatusCode code) {
 }
 
 std::string error_body(const Status& status) {
-  const Json param = status.field().empty() ? Json(nullptr) : Json(renamed(status.field()));
+  const Json param = status.field().empty() ? Json(nullptr) : Json(status.field());
   const bool is_model = status.code() == StatusCode::not_found && status.field() == "model";
   const std::string_view code = is_model ? "model_not_found" : name_of(status.code());
-  return body(http_status_of(status.code()), renamed(status.message()), param, code);
+  return body(http_status_of(status.code()), status.message(), param, code);
 }
 
 std::string error_body(int http_status, const std::string& message) {

@@ -10,8 +10,7 @@ namespace mobius {
 /// show for it.
 int http_status_of(StatusCode code);
 
-/// {"error": {"message", "type", "param", "code"}}, as OpenAI's clients expect it. Engine names of
-/// attention fields become those of the `mobius` extension object.
+/// {"error": {"message", "type", "param", "code"}}, as OpenAI's clients expect it.
 std::string error_body(const Status& status);
 
 /// The same for what has no Status of its own (405, 413, 431, ...).

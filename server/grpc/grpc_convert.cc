@@ -1,0 +1,170 @@
+#include "server/grpc/grpc_convert.h"
+
+#include <chrono>
+#include <string_view>
+#include <utility>
+
+#include "server/json.h"
+
+namespace mobius {
+namespace {
+
+template <typename T, typename U>
+std::optional<T> optional_of(bool has, U value) {
+  if (!has) return std::nullopt;
+  return static_cast<T>(value);
+}
+
+Status to_policy(const v1::AttentionPolicy& message, const std::string& name,
+                 PolicyOverride& policy) {
+  switch (message.mode()) {
+    case v1::AttentionPolicy::MODE_UNSPECIFIED: break;
+    case v1::AttentionPolicy::MODE_FULL: policy.mode = AttentionMode::full; break;
+    case v1::AttentionPolicy::MODE_MOBA: policy.mode = AttentionMode::moba; break;
+    default: {
+      const std::string field = name + ".mode";
+      return Status::invalid(field, field + " is " + std::to_string(message.mode()) +
+                                        ", must be MODE_FULL (1) or MODE_MOBA (2)");
+    }
+  }
+  policy.block = optional_of<std::int64_t>(message.has_block(), message.block());
+  policy.top_k = optional_of<std::int64_t>(message.has_top_k(), message.top_k());
+  return {};
+}
+
+Status to_options(const v1::GenerationOptions& message, GenerationOptions& options) {
+  const auto& m = message;
+  options.max_tokens = optional_of<std::int64_t>(m.has_max_tokens(), m.max_tokens());
+  options.temperature = optional_of<double>(m.has_temperature(), m.temperature());
+  options.top_p = optional_of<double>(m.has_top_p(), m.top_p());
+  options.top_k = optional_of<std::int64_t>(m.has_top_k(), m.top_k());
+  options.min_p = optional_of<double>(m.has_min_p(), m.min_p());
+  options.seed = optional_of<std::uint64_t>(m.has_seed(), m.seed());
+  options.repetition_penalty =
+      optional_of<double>(m.has_repetition_penalty(), m.repetition_penalty());
+  options.presence_penalty = optional_of<double>(m.has_presence_penalty(), m.presence_penalty());
+  options.frequency_penalty = optional_of<double>(m.has_frequency_penalty(), m.frequency_penalty());
+  for (const auto& [id, bias] : m.logit_bias()) options.logit_bias.emplace_back(id, bias);
+  options.stop.assign(m.stop().begin(), m.stop().end());
+  options.stop_token_ids.assign(m.stop_token_ids().begin(), m.stop_token_ids().end());
+  options.ignore_eos = m.ignore_eos();
+  options.top_logprobs = optional_of<std::int64_t>(m.has_top_logprobs(), m.top_logprobs());
+  options.progress = m.progress();
+  const v1::Attention& attention = m.attention();
+  options.attention.full_attention_last_layers = optional_of<std::int64_t>(
+      attention.has_full_attention_last_layers(), attention.full_attention_last_layers());
+  Status status = to_policy(attention.prefill(), "attention.prefill", options.attention.prefill);
+  if (!status.ok()) return status;
+  return to_policy(attention.decode(), "attention.decode", options.attention.decode);
+}
+
+void set_block_reads(const BlockReads& reads, v1::BlockReads& message) {
+  message.set_read(reads.read);
+  message.set_total(reads.total);
+}
+
+double milliseconds(std::chrono::nanoseconds time) {
+  return std::chrono::duration<double, std::milli>(time).count();
+}
+
+void set_token(const TokenDelta& delta, bool with_logprobs, const Tokenizer& tokenizer,
+               v1::Token& message) {
+  message.set_id(delta.token.token);
+  message.set_text(delta.text);
+  if (!with_logprobs) return;
+  message.set_logprob(delta.token.logprob);
+  for (const TokenLogprob& other : delta.token.top) {
+    v1::TokenLogprob& top = *message.add_top();
+    top.set_id(other.token);
+    top.set_text(std::string(tokenizer.bytes(other.token)));
+    top.set_logprob(other.logprob);
+  }
+}
+
+void set_finished(const Finish& finish, v1::Finished& message) {
+  message.set_reason(finish.reason == FinishReason::length ? v1::Finished::REASON_LENGTH
+                                                           : v1::Finished::REASON_STOP);
+  message.set_text(finish.text);
+  message.mutable_usage()->set_prompt_tokens(finish.usage.prompt_tokens);
+  message.mutable_usage()->set_cached_tokens(finish.usage.cached_tokens);
+  message.mutable_usage()->set_completion_tokens(finish.usage.completion_tokens);
+  message.mutable_timing()->set_queued_ms(milliseconds(finish.timing.queued));
+  message.mutable_timing()->set_first_token_ms(milliseconds(finish.timing.first_token));
+  message.mutable_timing()->set_total_ms(milliseconds(finish.timing.total));
+  set_block_reads(finish.prefill_reads, *message.mutable_prefill_reads());
+  set_block_reads(finish.decode_reads, *message.mutable_decode_reads());
+}
+
+std::string renamed(std::string text) {
+  constexpr std::string_view other = "mobius.";
+  if (text.starts_with(other)) text.replace(0, other.size(), "attention.");
+  return text;
+}
+
+}  // namespace
+
+StatusOr<CompletionInput> to_input(const v1::GenerateRequest& request) {
+  CompletionInput input;
+  input.model = request.model();
+  switch (request.prompt_case()) {
+    case v1::GenerateRequest::kText: input.prompt = request.text(); break;
+    case v1::GenerateRequest::kTokens: {
+      const auto& ids = request.tokens().ids();
+      input.prompt = std::vector<std::int32_t>(ids.begin(), ids.end());
+      break;
+    }
+    default: return Status::invalid("prompt", "prompt is missing; set text or tokens");
+  }
+  if (Status status = to_options(request.options(), input.options); !status.ok()) return status;
+  return input;
+}
+
+StatusOr<ChatInput> to_input(const v1::ChatRequest& request) {
+  ChatInput input;
+  input.model = request.model();
+  for (int i = 0; i < request.messages_size(); ++i) {
+    const v1::ChatMessage& from = request.messages(i);
+    const std::string path = "messages[" + std::to_string(i) + "]";
+    const std::optional<ChatRole> role = chat_role_named(from.role());
+    if (!role.has_value()) {
+      return Status::invalid(path + ".role", path + ".role is \"" + brief_text(from.role()) +
+                                                 "\", must be system, user, assistant or tool");
+    }
+    ChatMessage message;
+    message.role = *role;
+    message.content = from.content();
+    for (const v1::ToolCall& call : from.tool_calls()) {
+      message.tool_calls.push_back({"", call.name(), call.arguments()});
+    }
+    input.messages.push_back(std::move(message));
+  }
+  input.tools_json.assign(request.tools().begin(), request.tools().end());
+  if (Status status = to_options(request.options(), input.options); !status.ok()) return status;
+  return input;
+}
+
+v1::GenerateResponse to_message(const std::string& id, const Event& event, bool with_logprobs,
+                                const Tokenizer& tokenizer) {
+  v1::GenerateResponse message;
+  message.set_id(id);
+  if (const auto* progress = std::get_if<PrefillProgress>(&event)) {
+    message.mutable_progress()->set_total(progress->total);
+    message.mutable_progress()->set_cached(progress->cached);
+    message.mutable_progress()->set_done(progress->done);
+  } else if (const auto* delta = std::get_if<TokenDelta>(&event)) {
+    set_token(*delta, with_logprobs, tokenizer, *message.mutable_token());
+  } else {
+    set_finished(std::get<Finish>(event), *message.mutable_finished());
+  }
+  return message;
+}
+
+grpc::Status to_grpc(const Status& status) {
+  return {static_cast<grpc::StatusCode>(status.code()), status.message()};
+}
+
+Status with_grpc_names(const Status& status) {
+  return {status.code(), renamed(status.message()), renamed(status.field())};
+}
+
+}  // namespace mobius

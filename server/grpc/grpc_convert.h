@@ -1,0 +1,29 @@
+#pragma once
+
+#include <grpcpp/support/status.h>
+
+#include <optional>
+#include <string>
+
+#include "mobius/v1/mobius.pb.h"
+#include "server/generation_service.h"
+
+namespace mobius {
+
+/// Requests of the protocol as neutral ones. Presence is kept, values are checked by the service.
+StatusOr<CompletionInput> to_input(const v1::GenerateRequest& request);
+StatusOr<ChatInput> to_input(const v1::ChatRequest& request);
+
+/// An event as a message. `with_logprobs`: the request asked for them. A Finish must not be an
+/// error.
+v1::GenerateResponse to_message(const std::string& id, const Event& event, bool with_logprobs,
+                                const Tokenizer& tokenizer);
+
+/// Codes have gRPC's numbers already.
+grpc::Status to_grpc(const Status& status);
+
+/// Field names as this protocol has them: what the `mobius` extension of the HTTP protocol holds
+/// lies in `attention` here.
+Status with_grpc_names(const Status& status);
+
+}  // namespace mobius

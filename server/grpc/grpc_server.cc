@@ -1,0 +1,93 @@
+#include "server/grpc/grpc_server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "mobius/v1/mobius.grpc.pb.h"
+#include "server/grpc/generation_reactor.h"
+
+namespace mobius {
+namespace {
+
+constexpr char kServiceName[] = "mobius.v1.Mobius";
+
+class MobiusService final : public v1::Mobius::CallbackService {
+ public:
+  explicit MobiusService(GenerationService& service)
+      : service_(service), pump_(1, std::numeric_limits<std::size_t>::max()) {}
+
+  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
+      grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
+    return GenerationReactor::start_generate(*context, service_, pump_, *request).get();
+  }
+
+  grpc::ServerWriteReactor<v1::GenerateResponse>* Chat(grpc::CallbackServerContext* context,
+                                                       const v1::ChatRequest* request) override {
+    return GenerationReactor::start_chat(*context, service_, pump_, *request).get();
+  }
+
+ private:
+  GenerationService& service_;
+  WorkerPool pump_;
+};
+
+/// "[::1]:8001"
+std::string authority(const std::string& address, std::int64_t port) {
+  const bool is_v6 = address.find(':') != std::string::npos;
+  return (is_v6 ? '[' + address + ']' : address) + ':' + std::to_string(port);
+}
+
+}  // namespace
+
+struct GrpcServer::Impl {
+  explicit Impl(GenerationService& generation) : service(generation) {}
+
+  MobiusService service;
+  int port = 0;
+  std::unique_ptr<grpc::Server> server;
+};
+
+GrpcServer::GrpcServer(const ServerConfig::Grpc& options, GenerationService& service)
+    : impl_(std::make_unique<Impl>(service)) {
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  const std::string address = authority(options.address, options.port);
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &impl_->port);
+  // gRPC would share a port with another process that listens on it; a mistake, not a wish.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
+  builder.RegisterService(&impl_->service);
+  impl_->server = builder.BuildAndStart();
+  if (impl_->server == nullptr || impl_->port == 0) {
+    throw std::runtime_error("grpc.port: cannot listen on " + options.address + " port " +
+                             std::to_string(options.port));
+  }
+  set_serving(true);
+}
+
+GrpcServer::~GrpcServer() {
+  shutdown(std::chrono::system_clock::now());
+}
+
+std::uint16_t GrpcServer::port() const {
+  return static_cast<std::uint16_t>(impl_->port);
+}
+
+void GrpcServer::set_serving(bool serving) {
+  grpc::HealthCheckServiceInterface* health = impl_->server->GetHealthCheckService();
+  health->SetServingStatus(kServiceName, serving);
+  health->SetServingStatus("", serving);
+}
+
+void GrpcServer::shutdown(std::chrono::system_clock::time_point deadline) {
+  impl_->server->Shutdown(deadline);
+  impl_->server->Wait();
+}
+
+}  // namespace mobius

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+
+#include "server/config/config.h"
+#include "server/generation_service.h"
+
+namespace mobius {
+
+/// The gRPC front end: mobius.v1.Mobius, grpc.health.v1.Health and reflection, on gRPC's own
+/// threads. All functions are for one controlling thread.
+class GrpcServer {
+ public:
+  /// Binds and starts to answer. `service` must outlive this. Throws std::runtime_error with one
+  /// line if the address cannot be listened on.
+  GrpcServer(const ServerConfig::Grpc& options, GenerationService& service);
+  /// Cancels what still runs.
+  ~GrpcServer();
+  GrpcServer(const GrpcServer&) = delete;
+  GrpcServer& operator=(const GrpcServer&) = delete;
+
+  /// The port that it listens on.
+  std::uint16_t port() const;
+
+  /// What the health service says of mobius.v1.Mobius and of the server as a whole.
+  void set_serving(bool serving);
+
+  /// Takes no new calls, waits for running ones until the deadline, cancels the rest. Returns when
+  /// none is left.
+  void shutdown(std::chrono::system_clock::time_point deadline);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mobius

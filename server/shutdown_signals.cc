@@ -1,0 +1,41 @@
+#include "server/shutdown_signals.h"
+
+#include <csignal>
+#include <cstdlib>
+#include <thread>
+
+namespace mobius {
+namespace {
+
+sigset_t shutdown_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGTERM);
+  return set;
+}
+
+int wait_for_one() {
+  const sigset_t set = shutdown_signals();
+  int signal = 0;
+  while (sigwait(&set, &signal) != 0) {
+  }
+  return signal;
+}
+
+}  // namespace
+
+void block_shutdown_signals() {
+  const sigset_t set = shutdown_signals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  // A client that closes its end while we write is an error of that write alone.
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
+int wait_for_shutdown_signal() {
+  const int signal = wait_for_one();
+  std::thread([] { std::_Exit(128 + wait_for_one()); }).detach();
+  return signal;
+}
+
+}  // namespace mobius
