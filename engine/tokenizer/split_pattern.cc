@@ -164,7 +164,7 @@ std::string_view Pieces::next() {
   while (search < text_.size()) {
     const int found = state_->find(*pattern_, text_, search);
     if (found == PCRE2_ERROR_NOMATCH) break;
-    if (found < 0) return take(search + utf8_step(text_.substr(search)).length);
+    if (found < 0) break;  // given up; trying again behind it would cost as much each time
     const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(state_->match);
     if (bounds[1] <= bounds[0]) {  // an empty match splits nothing
       search = bounds[0];

@@ -37,8 +37,8 @@ class Pieces {
   /// Begins a text, which must be valid UTF-8 and outlive the walk.
   void start(std::string_view text);
 
-  /// The next piece, never empty; an empty view at the end. A match that needs more memory than
-  /// allowed ends its piece after one character (Llama 3's pattern never does).
+  /// The next piece, never empty; an empty view at the end. Where a match needs more memory than
+  /// allowed, the rest of the text is one piece (Llama 3's pattern never gets there).
   std::string_view next();
 
  private:

@@ -68,14 +68,6 @@ class TokenIndex {
   std::size_t longest_ = 0;
 };
 
-Vocabulary read_folder(const std::filesystem::path& folder) {
-  const std::filesystem::path json = folder / "tokenizer.json";
-  if (std::filesystem::exists(json)) return read_tokenizer_json(json);
-  const std::filesystem::path model = folder / "tokenizer.model";
-  if (std::filesystem::exists(model)) return read_tiktoken_model(model);
-  throw std::runtime_error(folder.string() + ": has neither tokenizer.json nor tokenizer.model");
-}
-
 }  // namespace
 
 struct Tokenizer::Impl {
@@ -126,8 +118,18 @@ Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Tokenizer::~Tokenizer() = default;
 
 std::shared_ptr<const Tokenizer> Tokenizer::load(const std::filesystem::path& folder) {
-  return std::shared_ptr<const Tokenizer>(
-      new Tokenizer(std::make_unique<Impl>(read_folder(folder))));
+  std::filesystem::path file = folder / "tokenizer.json";
+  const bool is_json = std::filesystem::exists(file);
+  if (!is_json) file = folder / "tokenizer.model";
+  if (!std::filesystem::exists(file)) {
+    throw std::runtime_error(folder.string() + ": has neither tokenizer.json nor tokenizer.model");
+  }
+  try {
+    const Vocabulary vocabulary = is_json ? read_tokenizer_json(file) : read_tiktoken_model(file);
+    return std::shared_ptr<const Tokenizer>(new Tokenizer(std::make_unique<Impl>(vocabulary)));
+  } catch (const std::runtime_error& error) {
+    throw std::runtime_error(file.string() + ": " + error.what());
+  }
 }
 
 void Tokenizer::encode(std::string_view text, std::vector<std::int32_t>& out) const {

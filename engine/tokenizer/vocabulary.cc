@@ -78,7 +78,6 @@ std::optional<std::string> from_base64(std::string_view text) {
 
 /// The tokens of all lines by rank.
 std::vector<std::string> parse_ranks(std::string_view text) {
-  std::vector<std::string> tokens;
   std::vector<std::pair<std::string, std::size_t>> lines;
   std::size_t number = 0;
   while (!text.empty()) {
@@ -107,7 +106,7 @@ std::vector<std::string> parse_ranks(std::string_view text) {
   }
   if (lines.empty()) fail("the file has no tokens");
 
-  tokens.resize(lines.size());
+  std::vector<std::string> tokens(lines.size());
   for (auto& [token, rank] : lines) {
     if (rank >= tokens.size()) {
       fail("rank " + std::to_string(rank) + " leaves a gap: there are " +
@@ -168,23 +167,19 @@ void find_byte_tokens(Vocabulary& vocabulary) {
 }
 
 Vocabulary read_tiktoken_model(const std::filesystem::path& file) {
-  try {
-    Vocabulary out;
-    out.split_regex = kLlama3Split;
-    out.whole_pieces = true;
-    out.tokens = parse_ranks(read_tokenizer_file(file));
-    out.merges = all_merges(out.tokens);
-    find_byte_tokens(out);
-    out.special.resize(out.tokens.size());
-    for (std::string& name : llama31_specials()) {
-      out.added.push_back(static_cast<std::int32_t>(out.tokens.size()));
-      out.tokens.push_back(std::move(name));
-      out.special.push_back(true);
-    }
-    return out;
-  } catch (const std::runtime_error& error) {
-    throw std::runtime_error(file.string() + ": " + error.what());
+  Vocabulary out;
+  out.split_regex = kLlama3Split;
+  out.whole_pieces = true;
+  out.tokens = parse_ranks(read_tokenizer_file(file));
+  out.merges = all_merges(out.tokens);
+  find_byte_tokens(out);
+  out.special.resize(out.tokens.size());
+  for (std::string& name : llama31_specials()) {
+    out.added.push_back(static_cast<std::int32_t>(out.tokens.size()));
+    out.tokens.push_back(std::move(name));
+    out.special.push_back(true);
   }
+  return out;
 }
 
 }  // namespace mobius

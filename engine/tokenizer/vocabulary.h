@@ -22,11 +22,12 @@ struct Vocabulary {
   std::string split_regex;    // written for Oniguruma
 };
 
-/// Reads Hugging Face's `tokenizer.json`. Throws std::runtime_error: the path and what is wrong.
+/// Reads Hugging Face's `tokenizer.json`. Throws std::runtime_error: what is wrong, without the
+/// path.
 Vocabulary read_tokenizer_json(const std::filesystem::path& file);
 
 /// Reads tiktoken's `tokenizer.model`, lines of a token in base64 and its rank, and adds the 256
-/// special tokens of Llama 3.1. Throws std::runtime_error: the path and what is wrong.
+/// special tokens of Llama 3.1. Throws std::runtime_error: what is wrong, without the path.
 Vocabulary read_tiktoken_model(const std::filesystem::path& file);
 
 /// The whole file. Throws std::runtime_error if it cannot be read.

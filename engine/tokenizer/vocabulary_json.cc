@@ -186,8 +186,7 @@ void read_merges(const json& merges, const Ids& ids, Vocabulary& out) {
   }
 }
 
-Vocabulary parse(const std::string& text) {
-  const json root = json::parse(text);
+Vocabulary parse(const json& root) {
   if (!root.is_object()) fail("not a JSON object");
   const json& model = member(root, "model", "the file");
   check_model(model);
@@ -236,11 +235,9 @@ Vocabulary parse(const std::string& text) {
 
 Vocabulary read_tokenizer_json(const std::filesystem::path& file) {
   try {
-    return parse(read_tokenizer_file(file));
+    return parse(json::parse(read_tokenizer_file(file)));
   } catch (const json::exception& error) {
-    throw std::runtime_error(file.string() + ": " + error.what());
-  } catch (const std::runtime_error& error) {
-    throw std::runtime_error(file.string() + ": " + error.what());
+    fail(error.what());
   }
 }
 
