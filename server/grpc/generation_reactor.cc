@@ -103,13 +103,13 @@ void GenerationReactor::pump() {
     }
     // Nobody reads a cancelled call: only its end matters.
     while (abandoned_->load() && !events_.empty() &&
-           !std::holds_alternative<Finish>(events_.front())) {
+           !std::holds_alternative<mobius::Finish>(events_.front())) {
       events_.pop_front();
     }
     if (events_.empty()) return;
     const Event event = std::move(events_.front());
     events_.pop_front();
-    const auto* end = std::get_if<Finish>(&event);
+    const auto* end = std::get_if<mobius::Finish>(&event);
     last = end != nullptr;
     if (last && end->reason == FinishReason::error) {
       failure = end->status;

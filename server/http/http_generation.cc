@@ -83,7 +83,7 @@ HttpSession::Awaitable<void> HttpSession::generate(bool chat) {
   co_await stop_watching();
   if (disconnected_) {
     keep_alive_ = false;
-    status_ = 499;
+    if (!job->finished) status_ = http_status_of(StatusCode::cancelled);
   }
 }
 
@@ -114,10 +114,13 @@ HttpSession::Awaitable<void> HttpSession::parse(std::shared_ptr<Job> job, bool c
 
 /// Hands the request over and waits until the engine has taken or refused it.
 HttpSession::Awaitable<void> HttpSession::start(std::shared_ptr<Job> job) {
+  // The callback gives its references away to the strand: a session must not be destroyed on
+  // another thread, where its io_context may be gone already.
   GenerationService::Started on_started = [self = shared_from_this(),
-                                           job](StatusOr<Generation> result) {
+                                           job](StatusOr<Generation> result) mutable {
     auto shared = std::make_shared<StatusOr<Generation>>(std::move(result));
-    asio::post(self->socket_.get_executor(), [self, job, shared] {
+    const auto executor = self->socket_.get_executor();
+    asio::post(executor, [self = std::move(self), job = std::move(job), shared] {
       job->started.emplace(std::move(*shared));
       if (job->started->ok()) {
         Generation& generation = job->started->value();
@@ -125,7 +128,6 @@ HttpSession::Awaitable<void> HttpSession::start(std::shared_ptr<Job> job) {
         job->head.id = generation.id;
         job->head.created = generation.created;
         job->head.seed = generation.seed;
-        if (job->abandoned->load()) job->abandon();
       }
       self->wake();
     });
@@ -137,8 +139,12 @@ HttpSession::Awaitable<void> HttpSession::start(std::shared_ptr<Job> job) {
     context_->service.complete(std::move(std::get<CompletionInput>(request.input)), job->abandoned,
                                std::move(on_started));
   }
-  while (!job->started.has_value() && !disconnected_) co_await wait(std::chrono::hours(1));
-  if (job->stream == nullptr) co_return;
+  while (!job->started.has_value()) {
+    co_await wait(std::chrono::hours(1));
+    // Not yet begun work is skipped, and answers at once.
+    if (disconnected_) job->abandoned->store(true);
+  }
+  if (job->stream == nullptr || disconnected_) co_return;
   // Runs on the engine's thread: it only posts.
   job->stream->on_events([weak = weak_from_this(), executor = socket_.get_executor()] {
     asio::post(executor, [weak] {
