@@ -1,0 +1,181 @@
+#include "kernels/cpu/attention.h"
+
+#include <algorithm>
+#include <bit>
+#include <stdexcept>
+
+#include "kernels/cpu/attention_group.h"
+
+namespace mobius {
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+/// Rows of a group. Under MoBA many, so that enough of them choose the same block; under full
+/// attention few, so that their state stays in the L2 cache.
+constexpr std::int32_t kMobaGroupRows = 2048;
+constexpr std::int32_t kFullGroupRows = 192;
+/// Groups that every thread should find, so that none waits long for the last one.
+constexpr std::int64_t kGroupsPerThread = 4;
+
+struct GroupItem {
+  AttentionGroup group;
+  std::int64_t cost = 0;  ///< keys times queries, to start with the longest
+};
+
+void require(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(what);
+}
+
+std::size_t aligned(std::size_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+GroupLimits limits_of(const KvShape& kv, std::int32_t gqa, std::int64_t rows,
+                      std::int64_t context) {
+  const std::int64_t max_rows = std::min(rows * gqa, std::int64_t{std::max(kMobaGroupRows, gqa)});
+  // One more than complete blocks: the current one.
+  return {gqa, static_cast<std::int32_t>(max_rows),
+          static_cast<std::int32_t>(context / kv.page_tokens + 1)};
+}
+
+std::size_t bytes_of(const KvShape& kv, const GroupLimits& limits, std::int64_t rows, int threads) {
+  const std::size_t items = static_cast<std::size_t>(rows) * static_cast<std::size_t>(kv.kv_heads);
+  return aligned(items * sizeof(GroupItem)) +
+         static_cast<std::size_t>(threads) * group_scratch_bytes(kv, limits);
+}
+
+/// The most queries that one group takes.
+std::int32_t queries_per_group(const AttentionPolicy& policy, std::int32_t gqa,
+                               std::int64_t wanted) {
+  const std::int32_t rows = policy.mode == AttentionMode::moba ? kMobaGroupRows : kFullGroupRows;
+  return static_cast<std::int32_t>(std::clamp<std::int64_t>(wanted, 1, std::max(1, rows / gqa)));
+}
+
+std::int32_t check(Tensor out, Tensor q, const CpuKvPool& kv, std::int32_t layer,
+                   const StepView& step) {
+  const KvShape& shape = kv.shape();
+  const std::int64_t kv_columns = static_cast<std::int64_t>(shape.kv_heads) * shape.head_dim;
+  require(layer >= 0 && layer < shape.num_layers, "layer out of range");
+  require(q.dtype == shape.dtype && out.dtype == shape.dtype, "q and out must have the KV type");
+  require(q.rows == out.rows && q.cols == out.cols, "q and out differ in shape");
+  require(q.cols > 0 && q.cols % kv_columns == 0, "q's columns are no multiple of the KV heads'");
+  check_step(step, shape, q.rows);
+  return static_cast<std::int32_t>(q.cols / kv_columns);
+}
+
+GroupContext context_of(void* out, Tensor q, const CpuKvPool& kv, std::int32_t layer,
+                        std::int32_t gqa, Isa isa) {
+  return {&attention_kernels(isa, kv.shape().dtype),
+          &kv,
+          layer,
+          gqa,
+          static_cast<const std::byte*>(q.data),
+          static_cast<std::byte*>(out)};
+}
+
+}  // namespace
+
+std::size_t attention_workspace_bytes(const KvShape& kv, std::int32_t heads,
+                                      const StepLimits& limits, int threads) {
+  return bytes_of(kv, limits_of(kv, heads / kv.kv_heads, limits.max_rows, limits.max_context),
+                  limits.max_rows, threads);
+}
+
+void attention(Tensor out, Tensor q, const CpuKvPool& kv, std::int32_t layer, const StepView& step,
+               std::span<std::byte> workspace, ThreadPool& threads, Isa isa) {
+  const KvShape& shape = kv.shape();
+  const std::int32_t gqa = check(out, q, kv, layer, step);
+  if (q.rows == 0) return;
+  std::int64_t context_tokens = 0;
+  for (const SequenceSlice& slice : step.slices) {
+    context_tokens = std::max<std::int64_t>(context_tokens, slice.first_position + slice.num_rows);
+  }
+  const GroupLimits limits = limits_of(shape, gqa, q.rows, context_tokens);
+  require(workspace.size() >= bytes_of(shape, limits, q.rows, threads.size()),
+          "attention's workspace is too small for the step");
+
+  const std::int64_t groups = kGroupsPerThread * threads.size();
+  const std::int64_t wanted = (q.rows * shape.kv_heads + groups - 1) / groups;
+  const auto items = std::span(reinterpret_cast<GroupItem*>(workspace.data()),
+                               static_cast<std::size_t>(q.rows * shape.kv_heads));
+  std::size_t count = 0;
+  for (const SequenceSlice& slice : step.slices) {
+    const AttentionPolicy policy = slice.policy_at(layer, shape.num_layers);
+    const std::int32_t queries = queries_per_group(policy, gqa, wanted);
+    for (std::int32_t first = 0; first < slice.num_rows; first += queries) {
+      const std::int32_t size = std::min(queries, slice.num_rows - first);
+      std::int64_t keys = slice.first_position + first + size;
+      if (policy.mode == AttentionMode::moba) {
+        keys = std::min(keys, std::int64_t{policy.block} * policy.top_k);
+      }
+      for (std::int32_t g = 0; g < shape.kv_heads; ++g) {
+        items[count++] = {{&slice, g, first, size}, keys * size};
+      }
+    }
+  }
+  std::sort(items.begin(), items.begin() + static_cast<std::ptrdiff_t>(count),
+            [](const GroupItem& a, const GroupItem& b) { return a.cost > b.cost; });
+
+  struct Run {
+    GroupContext context;
+    std::span<const GroupItem> items;
+    std::byte* scratch;
+    std::size_t scratch_bytes;
+    GroupLimits limits;
+  } run{context_of(out.data, q, kv, layer, gqa, isa), items.first(count),
+        workspace.data() + aligned(items.size_bytes()), group_scratch_bytes(shape, limits), limits};
+  threads.parallel_for(static_cast<std::int64_t>(count), [&run](std::int64_t task, int thread) {
+    const AttentionGroup& group = run.items[static_cast<std::size_t>(task)].group;
+    const KvShape& kv_shape = run.context.kv->shape();
+    const GroupScratch scratch = carve_group_scratch(
+        run.scratch + static_cast<std::size_t>(thread) * run.scratch_bytes, kv_shape, run.limits);
+    attend_group(run.context, group, group.slice->policy_at(run.context.layer, kv_shape.num_layers),
+                 scratch);
+  });
+}
+
+std::vector<std::vector<std::int32_t>> selected_blocks(Tensor q, const CpuKvPool& kv,
+                                                       std::int32_t layer,
+                                                       const SequenceSlice& slice, Isa isa) {
+  const KvShape& shape = kv.shape();
+  SequenceSlice alone = slice;
+  alone.first_row = 0;
+  const StepView step{{}, {}, std::span(&alone, 1)};
+  const std::int32_t gqa = check(q, q, kv, layer, step);
+  const std::int32_t heads = gqa * shape.kv_heads;
+  std::vector<std::vector<std::int32_t>> selected(static_cast<std::size_t>(q.rows * heads));
+  const AttentionPolicy policy = slice.policy_at(layer, shape.num_layers);
+  if (policy.mode == AttentionMode::full) return selected;
+
+  const GroupContext context = context_of(nullptr, q, kv, layer, gqa, isa);
+  const GroupLimits limits =
+      limits_of(shape, gqa, q.rows, std::int64_t{slice.first_position} + slice.num_rows);
+  std::vector<std::byte> memory(group_scratch_bytes(shape, limits) + kAlignment);
+  const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
+  const GroupScratch scratch =
+      carve_group_scratch(memory.data() + (aligned(address) - address), shape, limits);
+  const std::int32_t queries = queries_per_group(policy, gqa, q.rows);
+  for (std::int32_t g = 0; g < shape.kv_heads; ++g) {
+    for (std::int32_t first = 0; first < slice.num_rows; first += queries) {
+      const AttentionGroup group{&alone, g, first, std::min(queries, slice.num_rows - first)};
+      pack_queries(context, group, scratch);
+      const std::int32_t words = choose_blocks(context, group, policy, scratch);
+      for (std::int32_t r = 0; r < group.queries * gqa; ++r) {
+        const std::int32_t query = first + r / gqa;
+        const std::int32_t head = g * gqa + r % gqa;
+        const std::int32_t current = (slice.first_position + query) / policy.block;
+        std::vector<std::int32_t>& blocks =
+            selected[static_cast<std::size_t>(query) * static_cast<std::size_t>(heads) +
+                     static_cast<std::size_t>(head)];
+        for (std::int32_t b = 0; b <= current; ++b) {
+          if (scratch.chosen[static_cast<std::ptrdiff_t>(b) * words + r / 64] >> (r % 64) & 1U) {
+            blocks.push_back(b);
+          }
+        }
+      }
+    }
+  }
+  return selected;
+}
+
+}  // namespace mobius

@@ -1,0 +1,308 @@
+#include "kernels/cpu/attention_group.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numbers>
+
+namespace mobius {
+namespace {
+
+/// Keys that rows attend before the next rows do: K and V of that many stay in the L2 cache.
+constexpr std::int32_t kSegmentKeys = 512;
+constexpr std::size_t kAlignment = 64;
+
+std::int32_t cells_per_head(const KvShape& kv) {
+  return static_cast<std::int32_t>(static_cast<std::size_t>(kv.head_dim) * size_of(kv.dtype) /
+                                   sizeof(std::uint32_t));
+}
+
+std::int32_t words_for(std::int32_t rows) {
+  return (rows + 63) / 64;
+}
+
+std::size_t as_size(std::int64_t value) {
+  return static_cast<std::size_t>(value);
+}
+
+/// Hands out arrays from a block of memory, or only counts where there is none.
+class Carver {
+ public:
+  explicit Carver(std::byte* memory) : memory_(memory) {}
+  template <class T>
+  void take(T*& array, std::size_t count) {
+    array = memory_ != nullptr ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
+    used_ += (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  std::byte* memory_;
+  std::size_t used_ = 0;
+};
+
+std::size_t carve(GroupScratch& scratch, std::byte* memory, const KvShape& kv,
+                  const GroupLimits& limits) {
+  const std::size_t steps = as_size(cells_per_head(kv));
+  const std::size_t rows = as_size(limits.max_rows);
+  const std::size_t blocks = as_size(limits.max_blocks);
+  const std::size_t head_dim = as_size(kv.head_dim);
+  Carver carver(memory);
+  carver.take(scratch.q, rows * steps);
+  for (SoftmaxState* state : {&scratch.total, &scratch.span}) {
+    carver.take(state->m, rows);
+    carver.take(state->l, rows);
+    carver.take(state->o, rows * head_dim);
+  }
+  carver.take(scratch.tile_q, kTileRows * steps);
+  carver.take(scratch.scores, kTileRows * kTileKeys);
+  carver.take(scratch.centroids, (blocks + kTileKeys - 1) / kTileKeys * steps * kTileKeys);
+  carver.take(scratch.top_scores, kTileRows * blocks);
+  carver.take(scratch.top_blocks, kTileRows * blocks);
+  carver.take(scratch.chosen, blocks * as_size(words_for(limits.max_rows)));
+  carver.take(scratch.rows, rows);
+  return carver.used();
+}
+
+/// Lays the centroids of blocks [0, count) out as keys of pages of kTileKeys tokens.
+void pack_centroids(const GroupContext& context, const AttentionGroup& group, std::int32_t block,
+                    std::int32_t count, const GroupScratch& scratch) {
+  const std::int32_t steps = cells_per_head(context.kv->shape());
+  alignas(kAlignment) std::uint32_t centroid[256];
+  for (std::int32_t b = 0; b < count; ++b) {
+    block_centroid(centroid, *context.kv, context.layer, group.kv_head, group.slice->pages, block,
+                   b);
+    std::uint32_t* column = scratch.centroids +
+                            static_cast<std::ptrdiff_t>(b / kTileKeys) * steps * kTileKeys +
+                            b % kTileKeys;
+    for (std::int32_t s = 0; s < steps; ++s) column[s * kTileKeys] = centroid[s];
+  }
+}
+
+void mark(const GroupScratch& scratch, std::int32_t words, std::int32_t block, std::int32_t row) {
+  scratch.chosen[static_cast<std::ptrdiff_t>(block) * words + row / 64] |= std::uint64_t{1}
+                                                                           << (row % 64);
+}
+
+/// State of the rows that a group is at work on.
+struct GroupRun {
+  const GroupContext& context;
+  const AttentionGroup& group;
+  const GroupScratch& scratch;
+  std::int32_t rows = 0;
+  std::int32_t first_position = 0;
+  float scale = 0.0F;
+
+  std::int32_t position(std::int32_t row) const { return first_position + row / context.gqa; }
+};
+
+/// Attends up to kTileRows rows to the keys in pages [page, end_page).
+void attend_rows(const GroupRun& run, const std::int32_t* rows, std::int32_t count,
+                 std::int32_t page, std::int32_t end_page) {
+  const GroupContext& context = run.context;
+  const KvShape& shape = context.kv->shape();
+  const std::int32_t steps = cells_per_head(shape);
+  const std::int32_t values_per_cell = shape.head_dim / steps;
+  for (std::int32_t r = 0; r < count; ++r) {
+    std::memcpy(run.scratch.tile_q + r * steps,
+                run.scratch.q + static_cast<std::ptrdiff_t>(rows[r]) * steps,
+                as_size(steps) * sizeof(std::uint32_t));
+  }
+  std::int32_t valid[kTileRows];
+  TileTask task;
+  task.q = run.scratch.tile_q;
+  task.key_stride = shape.page_tokens;
+  task.head_dim = shape.head_dim;
+  task.rows = count;
+  task.valid = valid;
+  task.state_row = rows;
+  task.state = run.scratch.span;
+  task.scale = run.scale;
+  task.scores = run.scratch.scores;
+  for (; page < end_page; ++page) {
+    const PageId id = run.group.slice->pages[as_size(page)];
+    const std::uint32_t* keys = context.kv->keys(context.layer, id, run.group.kv_head);
+    const std::uint32_t* values = context.kv->values(context.layer, id, run.group.kv_head);
+    for (std::int32_t slot = 0; slot < shape.page_tokens; slot += kTileKeys) {
+      const std::int32_t size = std::min(kTileKeys, shape.page_tokens - slot);
+      const std::int32_t first_key = page * shape.page_tokens + slot;
+      task.max_valid = 0;
+      for (std::int32_t r = 0; r < count; ++r) {
+        valid[r] = std::clamp(run.position(rows[r]) + 1 - first_key, 0, size);
+        task.max_valid = std::max(task.max_valid, valid[r]);
+      }
+      if (task.max_valid == 0) return;
+      task.keys = keys + slot;
+      task.values = values + static_cast<std::ptrdiff_t>(slot / values_per_cell) * shape.head_dim;
+      context.kernels->attend(task);
+    }
+  }
+}
+
+void clear(SoftmaxState state, std::int32_t rows, std::int32_t head_dim) {
+  std::fill_n(state.m, rows, -std::numeric_limits<float>::infinity());
+  std::fill_n(state.l, rows, 0.0F);
+  std::fill_n(state.o, static_cast<std::ptrdiff_t>(rows) * head_dim, 0.0F);
+}
+
+SoftmaxState row_of(SoftmaxState state, std::int32_t row, std::int32_t head_dim) {
+  return {state.m + row, state.l + row, state.o + static_cast<std::ptrdiff_t>(row) * head_dim};
+}
+
+void end_span(const GroupRun& run) {
+  const std::int32_t head_dim = run.context.kv->shape().head_dim;
+  for (std::int32_t r = 0; r < run.rows; ++r) {
+    // Rows that no key of the span concerns keep their bits.
+    if (run.scratch.span.m[r] == -std::numeric_limits<float>::infinity()) continue;
+    run.context.kernels->merge(row_of(run.scratch.total, r, head_dim),
+                               row_of(run.scratch.span, r, head_dim), head_dim, run.scale);
+  }
+  clear(run.scratch.span, run.rows, head_dim);
+}
+
+/// Rows of the group that attend `block`, ascending, to scratch.rows; returns how many.
+std::int32_t list_rows(const GroupRun& run, std::int32_t words, std::int32_t block) {
+  const std::uint64_t* chosen = run.scratch.chosen + static_cast<std::ptrdiff_t>(block) * words;
+  std::int32_t count = 0;
+  for (std::int32_t w = 0; w < words; ++w) {
+    for (std::uint64_t bits = chosen[w]; bits != 0; bits &= bits - 1) {
+      run.scratch.rows[count++] = w * 64 + std::countr_zero(bits);
+    }
+  }
+  return count;
+}
+
+}  // namespace
+
+std::size_t group_scratch_bytes(const KvShape& kv, const GroupLimits& limits) {
+  GroupScratch scratch;
+  return carve(scratch, nullptr, kv, limits);
+}
+
+GroupScratch carve_group_scratch(std::byte* memory, const KvShape& kv, const GroupLimits& limits) {
+  GroupScratch scratch;
+  carve(scratch, memory, kv, limits);
+  return scratch;
+}
+
+void pack_queries(const GroupContext& context, const AttentionGroup& group,
+                  const GroupScratch& scratch) {
+  const KvShape& shape = context.kv->shape();
+  const std::size_t part = as_size(context.gqa) * as_size(shape.head_dim) * size_of(shape.dtype);
+  auto* packed = reinterpret_cast<std::byte*>(scratch.q);
+  for (std::int32_t i = 0; i < group.queries; ++i) {
+    const std::size_t row = as_size(group.slice->first_row + group.first_query + i);
+    std::memcpy(packed + as_size(i) * part,
+                context.q + (row * as_size(shape.kv_heads) + as_size(group.kv_head)) * part, part);
+  }
+}
+
+std::int32_t choose_blocks(const GroupContext& context, const AttentionGroup& group,
+                           const AttentionPolicy& policy, const GroupScratch& scratch) {
+  const std::int32_t steps = cells_per_head(context.kv->shape());
+  const std::int32_t rows = group.queries * context.gqa;
+  const std::int32_t words = words_for(rows);
+  const std::int32_t first_position = group.slice->first_position + group.first_query;
+  const std::int32_t last_block = (first_position + group.queries - 1) / policy.block;
+  std::fill_n(scratch.chosen, static_cast<std::ptrdiff_t>(last_block + 1) * words, 0);
+  const auto current_block = [&](std::int32_t row) {
+    return (first_position + row / context.gqa) / policy.block;
+  };
+  // Rule 7: rows with so few blocks in sight take them all, without scores.
+  const bool scored = last_block >= policy.top_k && policy.top_k > 1;
+  if (scored) pack_centroids(context, group, policy.block, last_block, scratch);
+
+  for (std::int32_t first = 0; first < rows; first += kTileRows) {
+    const std::int32_t count = std::min(kTileRows, rows - first);
+    TopList top[kTileRows];
+    for (std::int32_t r = 0; r < count; ++r) {
+      const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(r) * last_block;
+      const std::int32_t candidates = current_block(first + r);
+      mark(scratch, words, candidates, first + r);
+      if (candidates < policy.top_k) {
+        for (std::int32_t b = 0; b < candidates; ++b) mark(scratch, words, b, first + r);
+      } else {
+        top[r] = {scratch.top_scores + at, scratch.top_blocks + at, 0, policy.top_k - 1};
+      }
+    }
+    const std::int32_t candidates = current_block(first + count - 1);
+    if (candidates < policy.top_k || policy.top_k == 1) continue;
+    for (std::int32_t block = 0; block < candidates; block += kTileKeys) {
+      const std::int32_t panel = std::min(kTileKeys, candidates - block);
+      context.kernels->dot(scratch.q + static_cast<std::ptrdiff_t>(first) * steps, count, steps,
+                           scratch.centroids + static_cast<std::ptrdiff_t>(block) * steps,
+                           kTileKeys, panel, scratch.scores);
+      for (std::int32_t r = 0; r < count; ++r) {
+        if (top[r].limit == 0) continue;
+        const std::int32_t own = std::min(panel, current_block(first + r) - block);
+        if (own > 0) context.kernels->keep_top(top[r], scratch.scores + r * kTileKeys, own, block);
+      }
+    }
+    for (std::int32_t r = 0; r < count; ++r) {
+      for (std::int32_t i = 0; i < top[r].count; ++i) {
+        mark(scratch, words, top[r].blocks[i], first + r);
+      }
+    }
+  }
+  return words;
+}
+
+void attend_group(const GroupContext& context, const AttentionGroup& group,
+                  const AttentionPolicy& policy, const GroupScratch& scratch) {
+  const KvShape& shape = context.kv->shape();
+  GroupRun run{context, group, scratch};
+  run.rows = group.queries * context.gqa;
+  run.first_position = group.slice->first_position + group.first_query;
+  run.scale = static_cast<float>(std::numbers::log2e / std::sqrt(double{1.0} * shape.head_dim));
+  pack_queries(context, group, scratch);
+  clear(scratch.total, run.rows, shape.head_dim);
+  clear(scratch.span, run.rows, shape.head_dim);
+
+  const bool moba = policy.mode == AttentionMode::moba;
+  const std::int32_t words = moba ? choose_blocks(context, group, policy, scratch) : 0;
+  const std::int32_t end_page = run.position(run.rows - 1) / shape.page_tokens + 1;
+  const std::int32_t block_pages = moba ? policy.block / shape.page_tokens : end_page;
+  const std::int32_t span_pages = std::max(1, kSpanKeys / shape.page_tokens);
+  const std::int32_t segment_pages = std::max(1, kSegmentKeys / shape.page_tokens);
+
+  std::int32_t span = 0;
+  for (std::int32_t first = 0; first < end_page; first += block_pages) {
+    std::int32_t count = run.rows;
+    if (moba) {
+      count = list_rows(run, words, first / block_pages);
+      if (count == 0) continue;
+    } else {
+      for (std::int32_t r = 0; r < count; ++r) scratch.rows[r] = r;
+    }
+    const std::int32_t end = std::min(end_page, first + block_pages);
+    for (std::int32_t page = first; page < end;) {
+      if (page / span_pages != span) {
+        end_span(run);
+        span = page / span_pages;
+      }
+      const std::int32_t stop = std::min({end, (span + 1) * span_pages, page + segment_pages});
+      // Rows in the list ascend by position: those before the segment come first.
+      const std::int32_t segment_start = page * shape.page_tokens;
+      std::int32_t begin = 0;
+      while (begin < count && run.position(scratch.rows[begin]) < segment_start) ++begin;
+      for (std::int32_t r = begin; r < count; r += kTileRows) {
+        attend_rows(run, scratch.rows + r, std::min(kTileRows, count - r), page, stop);
+      }
+      page = stop;
+    }
+  }
+  end_span(run);
+
+  const std::size_t head_bytes = as_size(shape.head_dim) * size_of(shape.dtype);
+  for (std::int32_t r = 0; r < run.rows; ++r) {
+    const std::size_t row = as_size(group.slice->first_row + group.first_query + r / context.gqa);
+    const std::size_t head = as_size(group.kv_head * context.gqa + r % context.gqa);
+    const std::size_t heads = as_size(shape.kv_heads * context.gqa);
+    context.kernels->finish(context.out + (row * heads + head) * head_bytes,
+                            row_of(scratch.total, r, shape.head_dim), shape.head_dim);
+  }
+}
+
+}  // namespace mobius

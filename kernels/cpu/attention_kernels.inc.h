@@ -1,0 +1,240 @@
+// The kernels of attention_kernels.h, compiled once for each instruction set: the files named
+// attention_kernels_<isa>.cc include this one. See simd.h for what may be called here.
+
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/simd.h"
+
+namespace mobius {
+namespace {
+
+// Registers: kRows * kVecs accumulators, kVecs vectors of keys or values, one broadcast.
+#if defined(__AVX512F__)
+constexpr int kRows = 6;
+constexpr int kVecs = 4;
+#else
+constexpr int kRows = 4;
+constexpr int kVecs = 2;
+#endif
+
+const float kMinusInfinity = -__builtin_inff();
+
+/// Calls body.template operator()<N>() for N = count, 1 <= count <= Max.
+template <int Max, class Body>
+inline void with_constant(int count, const Body& body) {
+  if constexpr (Max > 1) {
+    if (count < Max) return with_constant<Max - 1>(count, body);
+  }
+  body.template operator()<Max>();
+}
+
+template <class C, int Rows, int Vecs>
+void dot_tile(const std::uint32_t* q, int steps, const std::uint32_t* keys, std::ptrdiff_t stride,
+              float* scores) {
+  Vec acc[Rows][Vecs];
+  for (int r = 0; r < Rows; ++r) {
+    for (int v = 0; v < Vecs; ++v) acc[r][v] = broadcast(0.0F);
+  }
+  for (int s = 0; s < steps; ++s, keys += stride) {
+    typename C::Cells key[Vecs];
+    for (int v = 0; v < Vecs; ++v) key[v] = C::load(keys + v * kWidth);
+    for (int r = 0; r < Rows; ++r) {
+      const typename C::Cells query = C::broadcast(q[r * steps + s]);
+      for (int v = 0; v < Vecs; ++v) acc[r][v] = C::mac(acc[r][v], query, key[v]);
+    }
+  }
+  for (int r = 0; r < Rows; ++r) {
+    for (int v = 0; v < Vecs; ++v) store(scores + r * kTileKeys + v * kWidth, acc[r][v]);
+  }
+}
+
+template <class C>
+void dot(const std::uint32_t* q, std::int32_t rows, std::int32_t steps, const std::uint32_t* keys,
+         std::int32_t stride, std::int32_t count, float* scores) {
+  const int vecs = (count + 15) / 16 * (16 / kWidth);
+  for (int r = 0; r < rows; r += kRows) {
+    with_constant<kRows>(rows - r, [&]<int R>() {
+      for (int v = 0; v < vecs; v += kVecs) {
+        with_constant<kVecs>(vecs - v, [&]<int V>() {
+          dot_tile<C, R, V>(q + r * steps, steps, keys + v * kWidth, stride,
+                            scores + r * kTileKeys + v * kWidth);
+        });
+      }
+    });
+  }
+}
+
+/// Writes a vector of probabilities as cells, rounded to the cells' type.
+template <class C>
+inline void store_probabilities(std::uint32_t* cells, int key, Vec p) {
+  if constexpr (C::kPerCell == 2) {
+    store_bf16(reinterpret_cast<std::uint16_t*>(cells) + key, p);
+  } else {
+    store(reinterpret_cast<float*>(cells) + key, p);
+  }
+}
+
+template <class C>
+inline typename C::Cells ones() {
+  return C::broadcast(C::kPerCell == 2 ? 0x3f803f80U : 0x3f800000U);
+}
+
+/// Turns a row of scores into probability cells in place, updates the row's m and l, and returns
+/// the factor that its earlier output shrinks by. `keys` is a multiple of the keys in a vector of
+/// cells. Keys from `valid` on get probability 0, so they count for nothing whatever their scores
+/// are.
+template <class C, bool Masked>
+inline float softmax_row(float* scores, int keys, int valid, float scale, float& m, float& l) {
+  Vec highest = broadcast(kMinusInfinity);
+  for (int j = 0; j < keys; j += kWidth) {
+    Vec s = load(scores + j);
+    if constexpr (Masked) {
+      s = first(valid - j, s, broadcast(kMinusInfinity));
+      store(scores + j, s);
+    }
+    highest = max(highest, s);
+  }
+  const float before = m;
+  const float tile_max = max(highest);
+  const float now = before > tile_max ? before : tile_max;
+  const Vec factor = broadcast(scale);
+  const Vec shift = broadcast(-now * scale);
+
+  auto* cells = reinterpret_cast<std::uint32_t*>(scores);
+  const typename C::Cells one = ones<C>();
+  Vec total = broadcast(0.0F);
+  for (int j = 0; j < keys; j += kWidth * C::kPerCell) {
+    // All loads of the turn come first: the cells overwrite the scores they are made of.
+    Vec s[C::kPerCell];
+    for (int i = 0; i < C::kPerCell; ++i) s[i] = load(scores + j + i * kWidth);
+    for (int i = 0; i < C::kPerCell; ++i) {
+      store_probabilities<C>(cells, j + i * kWidth, exp2(fma(s[i], factor, shift)));
+    }
+    // Sums the rounded probabilities, the ones that multiply values, so that weights add up to 1.
+    total = C::mac(total, C::load(cells + j / C::kPerCell), one);
+  }
+  const float shrink = lane0(exp2(broadcast((before - now) * scale)));
+  m = now;
+  l = l * shrink + sum(total);
+  return shrink;
+}
+
+template <class C, int Rows, int Vecs>
+void accumulate_tile(const TileTask& task, int row, int cells, int column, const float* shrink) {
+  const std::uint32_t* values = task.values + column;
+  const auto* p = reinterpret_cast<const std::uint32_t*>(task.scores + row * kTileKeys);
+  float* o[Rows];
+  Vec acc[Rows][Vecs];
+  for (int r = 0; r < Rows; ++r) {
+    o[r] = task.state.o + static_cast<std::ptrdiff_t>(task.state_row[row + r]) * task.head_dim +
+           column;
+    for (int v = 0; v < Vecs; ++v) {
+      acc[r][v] = mul(load(o[r] + v * kWidth), broadcast(shrink[row + r]));
+    }
+  }
+  for (int s = 0; s < cells; ++s, values += task.head_dim) {
+    typename C::Cells value[Vecs];
+    for (int v = 0; v < Vecs; ++v) value[v] = C::load(values + v * kWidth);
+    for (int r = 0; r < Rows; ++r) {
+      const typename C::Cells weight = C::broadcast(p[r * kTileKeys + s]);
+      for (int v = 0; v < Vecs; ++v) acc[r][v] = C::mac(acc[r][v], weight, value[v]);
+    }
+  }
+  for (int r = 0; r < Rows; ++r) {
+    for (int v = 0; v < Vecs; ++v) store(o[r] + v * kWidth, acc[r][v]);
+  }
+}
+
+template <class C>
+void attend(const TileTask& task) {
+  dot<C>(task.q, task.rows, task.head_dim / C::kPerCell, task.keys, task.key_stride, task.max_valid,
+         task.scores);
+
+  constexpr int kTurn = kWidth * C::kPerCell;
+  const int keys = (task.max_valid + kTurn - 1) / kTurn * kTurn;
+  float shrink[kTileRows];
+  for (int r = 0; r < task.rows; ++r) {
+    float& m = task.state.m[task.state_row[r]];
+    float& l = task.state.l[task.state_row[r]];
+    float* scores = task.scores + r * kTileKeys;
+    const int valid = task.valid[r];
+    shrink[r] = valid >= keys ? softmax_row<C, false>(scores, keys, valid, task.scale, m, l)
+                              : softmax_row<C, true>(scores, keys, valid, task.scale, m, l);
+  }
+
+  const int cells = (task.max_valid + C::kPerCell - 1) / C::kPerCell;
+  const int vecs = task.head_dim / kWidth;
+  for (int r = 0; r < task.rows; r += kRows) {
+    with_constant<kRows>(task.rows - r, [&]<int R>() {
+      for (int v = 0; v < vecs; v += kVecs) {
+        with_constant<kVecs>(vecs - v, [&]<int V>() {
+          accumulate_tile<C, R, V>(task, r, cells, v * kWidth, shrink);
+        });
+      }
+    });
+  }
+}
+
+void merge(SoftmaxState total, SoftmaxState part, std::int32_t head_dim, float scale) {
+  const float m = *total.m > *part.m ? *total.m : *part.m;
+  const Vec keep = exp2(broadcast((*total.m - m) * scale));
+  const Vec join = exp2(broadcast((*part.m - m) * scale));
+  *total.m = m;
+  *total.l = lane0(fma(broadcast(*part.l), join, mul(broadcast(*total.l), keep)));
+  for (int i = 0; i < head_dim; i += kWidth) {
+    store(total.o + i, fma(load(part.o + i), join, mul(load(total.o + i), keep)));
+  }
+}
+
+template <class C>
+void finish(void* out, SoftmaxState state, std::int32_t head_dim) {
+  const Vec inverse = broadcast(1.0F / *state.l);
+  for (int i = 0; i < head_dim; i += kWidth) {
+    // A zero's sign may depend on how many keys of probability 0 were added; adding 0 clears it.
+    const Vec x = add(mul(load(state.o + i), inverse), broadcast(0.0F));
+    store_probabilities<C>(static_cast<std::uint32_t*>(out), i, x);
+  }
+}
+
+inline void insert(TopList& top, float score, std::int32_t block) {
+  int at = top.count < top.limit ? top.count++ : top.limit - 1;
+  for (; at > 0 && top.scores[at - 1] < score; --at) {
+    top.scores[at] = top.scores[at - 1];
+    top.blocks[at] = top.blocks[at - 1];
+  }
+  top.scores[at] = score;
+  top.blocks[at] = block;
+}
+
+void keep_top(TopList& top, const float* scores, std::int32_t count, std::int32_t first_block) {
+  if (top.limit <= 0) return;
+  int i = 0;
+  for (; i < count && top.count < top.limit; ++i) insert(top, scores[i], first_block + i);
+  // Only a higher score displaces another: blocks come in ascending order and ties go to the lower.
+  for (; i < count;) {
+    if (i % kWidth == 0 && i + kWidth <= count) {
+      const Mask higher = greater(load(scores + i), broadcast(top.scores[top.limit - 1]));
+      if (higher == 0) {
+        i += kWidth;
+        continue;
+      }
+    }
+    const int end = (i / kWidth + 1) * kWidth;
+    for (; i < count && i < end; ++i) {
+      if (scores[i] > top.scores[top.limit - 1]) insert(top, scores[i], first_block + i);
+    }
+  }
+}
+
+template <class C>
+constexpr AttentionKernels kernels_of() {
+  return {dot<C>, attend<C>, merge, finish<C>, keep_top};
+}
+
+}  // namespace
+
+extern const AttentionKernels MOBIUS_KERNELS_BF16;
+extern const AttentionKernels MOBIUS_KERNELS_F32;
+const AttentionKernels MOBIUS_KERNELS_BF16 = kernels_of<Bf16Cells>();
+const AttentionKernels MOBIUS_KERNELS_F32 = kernels_of<F32Cells>();
+
+}  // namespace mobius

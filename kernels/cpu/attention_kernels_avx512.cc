@@ -1,0 +1,3 @@
+#define MOBIUS_KERNELS_BF16 attention_kernels_bf16_avx512
+#define MOBIUS_KERNELS_F32 attention_kernels_f32_avx512
+#include "kernels/cpu/attention_kernels.inc.h"
