@@ -88,11 +88,8 @@ WeightMemory check_weights(const LlamaConfig& config, const Checkpoint& checkpoi
   const LlamaTensors tensors{config, checkpoint};
   WeightMemory memory;
   const auto add = [&](std::span<const HostTensor> blocks, DType dtype) {
-    // A fused weight is converted as a whole as soon as one of its blocks is of another type.
-    const bool in_place = std::all_of(blocks.begin(), blocks.end(),
-                                      [&](const HostTensor& t) { return t.dtype == dtype; });
     for (const HostTensor& block : blocks) {
-      if (in_place) {
+      if (block.dtype == dtype) {
         memory.mapped_bytes += block.bytes();
       } else {
         memory.copied_bytes += static_cast<std::size_t>(block.rows * block.cols) * size_of(dtype);
