@@ -1,0 +1,204 @@
+"""Starts and talks to the real `mobius` binary: black-box helpers for the end-to-end tests."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import grpc
+from google.protobuf import descriptor_pool, message_factory
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+MOBIUS = os.environ.get("MOBIUS_BINARY", "build/release/server/mobius")
+MAKE_CHECKPOINT = os.environ.get(
+    "MOBIUS_MAKE_CHECKPOINT", "build/release/models/mobius-make-checkpoint"
+)
+
+# Start-up is fast with the tiny model; sanitizers and busy machines are not.
+START_SECONDS = 60
+
+
+class Server:
+    """One running `mobius` on free ports."""
+
+    def __init__(self, folder, checkpoint, **settings):
+        self.folder = folder
+        self.port_file = folder / "ports.json"
+        self.log = folder / "log.txt"
+        options = {
+            "model.path": checkpoint,
+            "model.name": "tiny",
+            "model.max_context": 8192,
+            "kv.bytes": 64 << 20,
+            "http.port": 0,
+            "grpc.port": 0,
+            "server.port_file": self.port_file,
+            "log.file": self.log,
+            "log.format": "json",
+        }
+        options.update({key.replace("__", "."): value for key, value in settings.items()})
+        arguments = [MOBIUS]
+        for key, value in options.items():
+            arguments += [f"--{key}", str(value)]
+        self.output = open(folder / "output.txt", "w+")
+        self.process = subprocess.Popen(arguments, stdout=self.output, stderr=self.output)
+        self._wait_for_ports()
+
+    def _wait_for_ports(self):
+        end = time.monotonic() + START_SECONDS
+        while not self.port_file.exists():
+            if self.process.poll() is not None:
+                self.output.seek(0)
+                raise RuntimeError(f"mobius ended with {self.process.returncode}: {self.output.read()}")
+            if time.monotonic() > end:
+                self.process.kill()
+                raise RuntimeError("mobius did not start in time")
+            time.sleep(0.02)
+        ports = json.loads(self.port_file.read_text())
+        host, port = ports["http"].rsplit(":", 1)
+        self.http_address = (host, int(port))
+        self.grpc_address = ports["grpc"]
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout=START_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.output.close()
+        return self.process.returncode
+
+    # ---- HTTP ----------------------------------------------------------------------------------
+
+    def connect(self, timeout=60):
+        return http.client.HTTPConnection(*self.http_address, timeout=timeout)
+
+    def raw(self, timeout=20):
+        return socket.create_connection(self.http_address, timeout=timeout)
+
+    def request(self, method, path, body=None, headers=None):
+        """Returns (status, headers, body bytes)."""
+        with contextlib.closing(self.connect()) as connection:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return response.status, dict(response.getheaders()), response.read()
+
+    def get(self, path):
+        status, _, body = self.request("GET", path)
+        return status, json.loads(body)
+
+    def post(self, path, body):
+        """`body` is an object, or bytes to send as they are. Returns (status, object)."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        status, _, answer = self.request(
+            "POST", path, data, {"Content-Type": "application/json"}
+        )
+        return status, json.loads(answer)
+
+    def chat(self, text="Hello", **options):
+        messages = [{"role": "user", "content": text}]
+        return self.post("/v1/chat/completions", {"messages": messages, **options})
+
+    def complete(self, prompt="Once upon a time", **options):
+        return self.post("/v1/completions", {"prompt": prompt, **options})
+
+    @contextlib.contextmanager
+    def open_stream(self, path, body):
+        """Yields the response of a streamed request; closing it early disconnects."""
+        connection = self.connect()
+        try:
+            connection.request(
+                "POST",
+                path,
+                json.dumps({**body, "stream": True}),
+                {"Content-Type": "application/json"},
+            )
+            yield connection.getresponse()
+        finally:
+            connection.close()
+
+    def stream(self, path, body):
+        """All SSE data of a streamed request, the closing [DONE] checked and left out."""
+        with self.open_stream(path, body) as response:
+            assert response.status == 200, response.read()
+            assert response.getheader("Content-Type").startswith("text/event-stream")
+            events = sse_data(response.read().decode())
+        assert events[-1] == "[DONE]"
+        return [json.loads(event) for event in events[:-1]]
+
+    # ---- state ---------------------------------------------------------------------------------
+
+    def stats(self):
+        return self.get("/ready")[1]
+
+    def wait_until(self, condition, seconds=20):
+        """Polls /ready until the condition on its body holds."""
+        end = time.monotonic() + seconds
+        while not condition(self.stats()):
+            assert time.monotonic() < end, f"still {self.stats()}"
+            time.sleep(0.01)
+
+    def wait_idle(self):
+        self.wait_until(lambda stats: stats["running"] == 0 and stats["waiting"] == 0)
+
+    # ---- gRPC ----------------------------------------------------------------------------------
+
+    def grpc_client(self):
+        return ReflectionClient(self.grpc_address)
+
+
+def sse_data(text):
+    """The data of each event; comments are skipped, other lines are an error."""
+    events = []
+    for block in text.split("\n\n"):
+        for line in block.split("\n"):
+            if line.startswith("data: "):
+                events.append(line.removeprefix("data: "))
+            else:
+                assert line == "" or line.startswith(":"), f"not SSE: {line!r}"
+    return events
+
+
+class ReflectionClient:
+    """Calls mobius.v1 knowing nothing but what the reflection service says."""
+
+    def __init__(self, address):
+        self.channel = grpc.insecure_channel(
+            address, options=[("grpc.max_send_message_length", -1)]
+        )
+        database = ProtoReflectionDescriptorDatabase(self.channel)
+        self.services = list(database.get_services())
+        self.pool = descriptor_pool.DescriptorPool(database)
+        self.service = self.pool.FindServiceByName("mobius.v1.Mobius")
+
+    def close(self):
+        self.channel.close()
+
+    def message(self, name, **fields):
+        descriptor = self.pool.FindMessageTypeByName(f"mobius.v1.{name}")
+        return message_factory.GetMessageClass(descriptor)(**fields)
+
+    def call(self, method, request, timeout=60):
+        """The call object: iterate over it for the answer's messages."""
+        descriptor = self.service.FindMethodByName(method)
+        output = message_factory.GetMessageClass(descriptor.output_type)
+        stub = self.channel.unary_stream(
+            f"/mobius.v1.Mobius/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=output.FromString,
+        )
+        return stub(request, timeout=timeout)
+
+    def generate(self, timeout=60, **fields):
+        return self.call("Generate", self.message("GenerateRequest", **fields), timeout)
+
+    def chat(self, timeout=60, **fields):
+        return self.call("Chat", self.message("ChatRequest", **fields), timeout)

@@ -1,0 +1,179 @@
+"""The OpenAI endpoints, answered whole and streamed."""
+
+import json
+
+import pytest
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+MESSAGES = [{"role": "user", "content": "Hello"}]
+
+
+def test_health_ready_and_models(server):
+    assert server.get("/health") == (200, {"status": "ok"})
+    status, ready = server.get("/ready")
+    assert status == 200 and ready["status"] == "ready" and ready["pages_total"] > 0
+    status, models = server.get("/v1/models")
+    assert status == 200
+    assert [model["id"] for model in models["data"]] == ["tiny"]
+    assert server.get("/v1/models/tiny")[0] == 200
+    assert server.get("/v1/models/other")[0] == 404
+
+
+def test_chat_has_the_shape_of_openai(server):
+    status, answer = server.chat(max_tokens=8, seed=7, model="tiny", user="somebody", n=1)
+    assert status == 200
+    assert answer["object"] == "chat.completion"
+    assert answer["id"].startswith("chatcmpl-")
+    assert answer["model"] == "tiny"
+    (choice,) = answer["choices"]
+    assert choice["index"] == 0
+    assert choice["message"]["role"] == "assistant"
+    assert isinstance(choice["message"]["content"], str)
+    assert choice["finish_reason"] in ("stop", "length")
+    usage = answer["usage"]
+    assert usage["completion_tokens"] <= 8
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    mobius = answer["mobius"]
+    assert mobius["seed"] == 7
+    assert 0 < mobius["ttft_ms"] <= mobius["total_ms"]
+    assert 0 < mobius["prefill_blocks"]["read"] <= mobius["prefill_blocks"]["total"]
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_stream_says_the_same_as_the_whole_answer(server, path):
+    body = {"max_tokens": 20, "seed": 3, "ignore_eos": True}
+    body.update({"messages": MESSAGES} if path == CHAT else {"prompt": "Hello"})
+    status, whole = server.post(path, body)
+    assert status == 200
+    chunks = server.stream(path, body)
+    if path == CHAT:
+        assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+        text = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks)
+        assert text == whole["choices"][0]["message"]["content"]
+    else:
+        text = "".join(c["choices"][0]["text"] for c in chunks)
+        assert text == whole["choices"][0]["text"]
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    finish_reasons = [chunk["choices"][0]["finish_reason"] for chunk in chunks]
+    assert finish_reasons[:-1] == [None] * (len(chunks) - 1)
+    assert finish_reasons[-1] == "length" == whole["choices"][0]["finish_reason"]
+    assert chunks[-1]["mobius"]["seed"] == 3
+
+
+def test_stream_usage_and_progress(server):
+    prompt = "All happy families are alike. " * 100
+    chunks = server.stream(
+        COMPLETIONS,
+        {
+            "prompt": prompt,
+            "max_tokens": 4,
+            "stream_options": {"include_usage": True},
+            "mobius": {"progress": True},
+        },
+    )
+    progress = [c["mobius"]["progress"] for c in chunks if "progress" in c.get("mobius", {})]
+    assert progress, "no progress was reported"
+    total = chunks[-1]["usage"]["prompt_tokens"]
+    done = [entry["done"] for entry in progress]
+    assert done == sorted(done) and done[-1] <= total
+    assert all(entry["total"] == total for entry in progress)
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["completion_tokens"] <= 4
+    assert chunks[-1]["mobius"]["total_ms"] > 0
+
+
+def test_keep_alive_comments_fill_silence(start_server):
+    server = start_server(http__keepalive_comment_seconds=1, model__max_context=65536, kv__bytes=0)
+    with server.open_stream(
+        COMPLETIONS, {"prompt": [5] * 60000, "max_tokens": 1, "mobius": {"prefill": {"mode": "full"}}}
+    ) as response:
+        text = response.read().decode()
+    assert "data: [DONE]" in text
+    # Only a machine that prefills 60,000 tokens within a second sends none.
+    total_ms = json.loads(text.split("data: ")[-2])["mobius"]["total_ms"]
+    assert (": keep-alive\n\n" in text) or total_ms < 1500
+
+
+def test_chat_logprobs(server):
+    _, answer = server.chat(max_tokens=5, logprobs=True, top_logprobs=3, ignore_eos=True, seed=1)
+    content = answer["choices"][0]["logprobs"]["content"]
+    assert len(content) == 5
+    for entry in content:
+        assert entry["logprob"] <= 0
+        top = [other["logprob"] for other in entry["top_logprobs"]]
+        assert len(top) == 3 and top == sorted(top, reverse=True)
+        assert entry["logprob"] <= top[0]
+    greedy = server.chat(max_tokens=5, logprobs=True, top_logprobs=1, temperature=0)[1]
+    for entry in greedy["choices"][0]["logprobs"]["content"]:
+        assert entry["token"] == entry["top_logprobs"][0]["token"]
+
+
+def test_completion_logprobs(server):
+    _, answer = server.complete(max_tokens=5, logprobs=2, ignore_eos=True, seed=1)
+    choice = answer["choices"][0]
+    lists = choice["logprobs"]
+    assert {len(values) for values in lists.values()} == {5}
+    assert lists["text_offset"][0] == 0
+    assert all(len(top) == 2 for top in lists["top_logprobs"])
+
+
+def test_stop_string_ends_the_answer(server):
+    body = {"max_tokens": 200, "seed": 5, "ignore_eos": True, "prompt": "x"}
+    _, free = server.post(COMPLETIONS, body)
+    text = free["choices"][0]["text"]
+    stop = text[20:23]
+    _, stopped = server.post(COMPLETIONS, {**body, "stop": [stop, "never \u2603"]})
+    assert stopped["choices"][0]["text"] == text[: text.index(stop)]
+    assert stopped["choices"][0]["finish_reason"] == "stop"
+    assert stopped["mobius"]["stop_sequence"] == stop
+    streamed = server.stream(COMPLETIONS, {**body, "stop": stop})
+    assert "".join(c["choices"][0]["text"] for c in streamed) == text[: text.index(stop)]
+
+
+def test_prompt_of_tokens_is_used_as_it_is(server):
+    status, answer = server.complete(prompt=[65, 66, 67], max_tokens=2)
+    assert status == 200
+    assert answer["usage"]["prompt_tokens"] == 3
+
+
+def test_content_parts_tools_and_roles(server):
+    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+    _, from_parts = server.post(
+        CHAT, {"messages": [{"role": "user", "content": parts}], "max_tokens": 1}
+    )
+    _, from_text = server.chat("Hello", max_tokens=1)
+    assert from_parts["usage"]["prompt_tokens"] == from_text["usage"]["prompt_tokens"]
+
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    messages = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "Look."},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+            ],
+        },
+        {"role": "tool", "tool_call_id": "1", "content": "a door"},
+    ]
+    body = {"messages": messages, "tools": [tool], "max_tokens": 1}
+    status, with_tools = server.post(CHAT, body)
+    assert status == 200, with_tools
+    status, without = server.post(CHAT, {**body, "tool_choice": "none"})
+    assert status == 200
+    assert with_tools["usage"]["prompt_tokens"] > without["usage"]["prompt_tokens"]
+
+
+def test_moba_override_reads_fewer_blocks(server):
+    prompt = [7] * 4000
+    moba = {"mode": "moba", "block": 128, "top_k": 2}
+    _, sparse = server.complete(
+        prompt, max_tokens=4, ignore_eos=True, mobius={"prefill": moba, "decode": moba}
+    )
+    _, full = server.complete(prompt, max_tokens=4, ignore_eos=True)
+    for phase in ("prefill_blocks", "decode_blocks"):
+        reads = sparse["mobius"][phase]
+        assert 0 < reads["read"] < reads["total"] / 4
+        assert full["mobius"][phase]["read"] == full["mobius"][phase]["total"]
