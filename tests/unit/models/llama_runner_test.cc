@@ -135,8 +135,8 @@ TEST_P(LlamaBits, ThreadsChangeNothing) {
 INSTANTIATE_TEST_SUITE_P(Policies, LlamaBits,
                          testing::Values(Attention{"full", AttentionPolicy::full()},
                                          Attention{"moba", AttentionPolicy::moba(16, 3)}),
-                         [](const testing::TestParamInfo<Attention>& info) {
-                           return std::string(info.param.name);
+                         [](const testing::TestParamInfo<Attention>& tested) {
+                           return std::string(tested.param.name);
                          });
 
 TEST(LlamaRunner, SamplesGreedilyWhatTheLogitsSay) {
@@ -152,8 +152,13 @@ TEST(LlamaRunner, SamplesGreedilyWhatTheLogitsSay) {
   step.add(again, tokens);
   SamplingParams greedy;
   greedy.temperature = 0;
-  const std::vector<SampleRow> samples = {{.row = 49, .params = &greedy, .prompt = tokens},
-                                          {.row = 10, .params = &greedy, .prompt = tokens}};
+  std::vector<SampleRow> samples(2);
+  for (SampleRow& sample : samples) {
+    sample.params = &greedy;
+    sample.prompt = tokens;
+  }
+  samples[0].row = 49;
+  samples[1].row = 10;
   runner.submit({step.view(), samples});
   const auto sampled = runner.wait();
   ASSERT_EQ(sampled.size(), 2U);

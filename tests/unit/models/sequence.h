@@ -13,7 +13,7 @@ namespace mobius {
 /// One sequence of a test, fed to a runner in steps of any size. Holds its pages and policy.
 struct Sequence {
   std::vector<PageId> pages;
-  AttentionPolicy policy;
+  AttentionPolicy policy = {};
   std::int32_t full_attention_last_layers = 0;
   std::int32_t cached = 0;  ///< tokens in the cache
 
