@@ -22,7 +22,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mobius", required=True, help="the server binary")
     parser.add_argument("--config", default="configs/embedded.json")
-    parser.add_argument("--characters", type=int, default=32_000, help="length of the document")
+    parser.add_argument("--characters", type=int, default=50_000, help="length of the document")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--max-tokens", type=int, default=48)
     return parser.parse_args()
@@ -47,7 +47,7 @@ class Server:
                 self.stop()
                 sys.exit(f"demo: the server did not start:\n{self.log_path.read_text(errors='replace')}")
             time.sleep(0.05)
-        self.port = json.loads(self.ports_file.read_text())["http"]
+        self.address = json.loads(self.ports_file.read_text())["http"]
         return self
 
     def __exit__(self, *_):
@@ -84,7 +84,7 @@ def show_progress(done, total, started):
         print(f"{text} in {time.monotonic() - started:.1f} s")
 
 
-def ask(port, model, prompt, max_tokens):
+def ask(address, model, prompt, max_tokens):
     """Streams one chat answer to the terminal; returns its text and the server's closing numbers."""
     body = {
         "model": model,
@@ -95,7 +95,7 @@ def ask(port, model, prompt, max_tokens):
         "stream_options": {"include_usage": True},
         "mobius": {"progress": True},
     }
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    connection = http.client.HTTPConnection(address, timeout=600)
     started = time.monotonic()
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
     response = connection.getresponse()
@@ -135,14 +135,14 @@ def main():
         print("NOTE: this runs on a stand-in model: random weights in the shape of a small Llama. It shows the\n"
               "      whole path from socket to token; what it answers means nothing.\n")
     with Server(arguments.mobius, arguments.config) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection = http.client.HTTPConnection(server.address, timeout=30)
         connection.request("GET", "/v1/models")
         model = json.loads(connection.getresponse().read())["data"][0]["id"]
         connection.close()
         print(f"Model:    {model}")
         print(f"Document: {len(document.text):,} characters; it says: \"...{document.answer}...\"")
         print(f"Question: {document.question}")
-        answer, closing = ask(server.port, model, prompt, arguments.max_tokens)
+        answer, closing = ask(server.address, model, prompt, arguments.max_tokens)
     usage, extension = closing["usage"], closing["mobius"]
     decode_seconds = (extension["total_ms"] - extension["ttft_ms"]) / 1000
     decoded = usage["completion_tokens"] - 1
