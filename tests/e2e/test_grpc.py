@@ -1,0 +1,179 @@
+"""mobius.v1 through reflection alone, as a client without generated code sees it."""
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+
+def text_of(messages):
+    return "".join(
+        m.token.text if m.WhichOneof("event") == "token" else m.finished.text for m in messages
+    )
+
+
+def test_reflection_lists_the_services(grpc_client):
+    assert "mobius.v1.Mobius" in grpc_client.services
+    assert "grpc.health.v1.Health" in grpc_client.services
+
+
+@pytest.mark.parametrize("service", ["", "mobius.v1.Mobius"])
+def test_health(grpc_client, service):
+    stub = health_pb2_grpc.HealthStub(grpc_client.channel)
+    answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_generate_streams_tokens_and_finishes(grpc_client):
+    messages = list(
+        grpc_client.generate(
+            text="Hello", options={"max_tokens": 6, "ignore_eos": True, "seed": 1}
+        )
+    )
+    kinds = [message.WhichOneof("event") for message in messages]
+    assert kinds == ["token"] * 6 + ["finished"]
+    assert len({message.id for message in messages}) == 1
+    finished = messages[-1].finished
+    assert finished.usage.completion_tokens == 6
+    assert finished.usage.prompt_tokens > 0
+    assert finished.timing.total_ms >= finished.timing.first_token_ms > 0
+    assert 0 < finished.prefill_reads.read <= finished.prefill_reads.total
+    assert not messages[0].token.HasField("logprob")
+
+
+def test_chat_equals_http(server, grpc_client):
+    _, answer = server.chat("Hello", max_tokens=16, seed=11)
+    messages = grpc_client.chat(
+        model="tiny",
+        messages=[{"role": "user", "content": "Hello"}],
+        options={"max_tokens": 16, "seed": 11},
+    )
+    assert text_of(messages) == answer["choices"][0]["message"]["content"]
+
+
+def test_generate_equals_http(server, grpc_client):
+    _, answer = server.complete("Once", max_tokens=16, seed=12, temperature=0.5, top_k=20)
+    messages = grpc_client.generate(
+        text="Once", options={"max_tokens": 16, "seed": 12, "temperature": 0.5, "top_k": 20}
+    )
+    assert text_of(messages) == answer["choices"][0]["text"]
+
+
+def test_progress_logprobs_and_attention(grpc_client):
+    messages = list(
+        grpc_client.generate(
+            tokens={"ids": [9] * 3000},
+            options={
+                "max_tokens": 2,
+                "ignore_eos": True,
+                "progress": True,
+                "top_logprobs": 3,
+                "attention": {
+                    "prefill": {"mode": "MODE_MOBA", "block": 128, "top_k": 2},
+                    "full_attention_last_layers": 1,
+                },
+            },
+        )
+    )
+    progress = [m.progress for m in messages if m.WhichOneof("event") == "progress"]
+    assert progress and all(entry.total == 3000 for entry in progress)
+    tokens = [m.token for m in messages if m.WhichOneof("event") == "token"]
+    assert [len(token.top) for token in tokens] == [3, 3]
+    assert all(token.logprob <= token.top[0].logprob for token in tokens)
+    reads = messages[-1].finished.prefill_reads
+    assert reads.read < reads.total
+
+
+@pytest.mark.parametrize(
+    "fields, field, words",
+    [
+        ({}, "prompt", "missing"),
+        ({"text": "x", "options": {"temperature": float("nan")}}, "temperature", "nan"),
+        ({"text": "x", "options": {"temperature": 3}}, "temperature", "2"),
+        ({"text": "x", "options": {"max_tokens": -1}}, "max_tokens", "-1"),
+        ({"text": "x", "options": {"top_p": 0}}, "top_p", "0"),
+        ({"text": "x", "options": {"top_logprobs": 21}}, "top_logprobs", "20"),
+        ({"text": "x", "options": {"logit_bias": {100000: 1}}}, "logit_bias", "100000"),
+        ({"tokens": {"ids": [1, -5]}}, "prompt[1]", "-5"),
+        ({"tokens": {"ids": [1] * 9000}}, "prompt", "9000"),
+        (
+            {"text": "x", "options": {"attention": {"prefill": {"mode": 2, "block": 100}}}},
+            "attention.prefill.block",
+            "100",
+        ),
+        (
+            {"text": "x", "options": {"attention": {"decode": {"mode": 7}}}},
+            "attention.decode.mode",
+            "7",
+        ),
+    ],
+)
+def test_bad_requests_name_field_and_value(grpc_client, fields, field, words):
+    with pytest.raises(grpc.RpcError) as error:
+        list(grpc_client.generate(**fields))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert words in error.value.details()
+    assert dict(error.value.trailing_metadata())["mobius-field"] == field
+
+
+def test_bad_chats(grpc_client):
+    with pytest.raises(grpc.RpcError) as error:
+        list(grpc_client.chat(messages=[{"role": "king", "content": "x"}]))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert dict(error.value.trailing_metadata())["mobius-field"] == "messages[0].role"
+    with pytest.raises(grpc.RpcError) as error:
+        list(grpc_client.chat(messages=[]))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    user = {"role": "user", "content": "x"}
+    with pytest.raises(grpc.RpcError) as error:
+        list(grpc_client.chat(messages=[user], tools=["{broken"]))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_unknown_model(grpc_client):
+    with pytest.raises(grpc.RpcError) as error:
+        list(grpc_client.generate(model="gpt-5", text="x"))
+    assert error.value.code() == grpc.StatusCode.NOT_FOUND
+    assert "gpt-5" in error.value.details()
+
+
+def test_message_over_the_limit(start_server):
+    server = start_server(grpc__max_message_bytes=4096)
+    client = server.grpc_client()
+    with pytest.raises(grpc.RpcError) as error:
+        list(client.generate(text="x" * 5000))
+    assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert len(list(client.generate(text="x", options={"max_tokens": 1}))) >= 1
+    client.close()
+
+
+def test_deadline_ends_the_generation(server, grpc_client):
+    call = grpc_client.generate(
+        text="x", options={"max_tokens": 8000, "ignore_eos": True}, timeout=0.3
+    )
+    with pytest.raises(grpc.RpcError) as error:
+        list(call)
+    assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    server.wait_idle()
+
+
+def test_cancelling_frees_the_pages(server, grpc_client):
+    server.wait_idle()
+    before = server.stats()["pages_used"]
+    call = grpc_client.generate(
+        tokens={"ids": [3] * 2000}, options={"max_tokens": 6000, "ignore_eos": True}
+    )
+    next(call)
+    assert server.stats()["pages_used"] > before
+    call.cancel()
+    server.wait_until(lambda stats: stats["running"] == 0 and stats["pages_used"] <= before)
+
+
+def test_slow_reader_gets_everything(grpc_client):
+    call = grpc_client.generate(
+        text="x", options={"max_tokens": 2000, "ignore_eos": True, "top_logprobs": 20}
+    )
+    first = next(call)
+    assert first.WhichOneof("event") == "token"
+    rest = list(call)
+    assert len(rest) == 2000
+    assert rest[-1].finished.usage.completion_tokens == 2000
