@@ -98,9 +98,17 @@ struct GroupRun {
   std::int32_t position(std::int32_t row) const { return first_position + row / context.gqa; }
 };
 
-/// Attends up to kTileRows rows to the keys in pages [page, end_page).
+/// Pages [page, end_page), attended in one go, and the page that comes after them (-1: none).
+struct Segment {
+  std::int32_t page = 0;
+  std::int32_t end_page = 0;
+  std::int32_t next_page = -1;
+};
+
+/// Attends up to kTileRows rows to the segment. The first rows of a segment fetch its pages ahead,
+/// the last ones the page after it.
 void attend_rows(const GroupRun& run, const std::int32_t* rows, std::int32_t count,
-                 std::int32_t page, std::int32_t end_page) {
+                 const Segment& segment, bool first_rows, bool last_rows) {
   const GroupContext& context = run.context;
   const KvShape& shape = context.kv->shape();
   const std::int32_t steps = cells_per_head(shape);
@@ -121,7 +129,7 @@ void attend_rows(const GroupRun& run, const std::int32_t* rows, std::int32_t cou
   task.state = run.scratch.span;
   task.scale = run.scale;
   task.scores = run.scratch.scores;
-  for (; page < end_page; ++page) {
+  for (std::int32_t page = segment.page; page < segment.end_page; ++page) {
     const PageId id = run.group.slice->pages[as_size(page)];
     const std::uint32_t* keys = context.kv->keys(context.layer, id, run.group.kv_head);
     const std::uint32_t* values = context.kv->values(context.layer, id, run.group.kv_head);
@@ -136,6 +144,17 @@ void attend_rows(const GroupRun& run, const std::int32_t* rows, std::int32_t cou
       if (task.max_valid == 0) return;
       task.keys = keys + slot;
       task.values = values + static_cast<std::ptrdiff_t>(slot / values_per_cell) * shape.head_dim;
+      const bool last_page = page + 1 == segment.end_page;
+      const std::int32_t next = last_page ? segment.next_page : page + 1;
+      const bool fetch = slot == 0 && next >= 0 && (last_page ? last_rows : first_rows);
+      if (fetch) {
+        const PageId next_id = run.group.slice->pages[as_size(next)];
+        task.next_keys = context.kv->keys(context.layer, next_id, run.group.kv_head);
+        task.next_values = context.kv->values(context.layer, next_id, run.group.kv_head);
+      } else {
+        task.next_keys = nullptr;
+        task.next_values = nullptr;
+      }
       context.kernels->attend(task);
     }
   }
@@ -160,6 +179,18 @@ void end_span(const GroupRun& run) {
                                row_of(run.scratch.span, r, head_dim), head_dim, run.scale);
   }
   clear(run.scratch.span, run.rows, head_dim);
+}
+
+/// The first block from `block` on that a row of the group attends, or -1.
+std::int32_t next_chosen(const GroupRun& run, std::int32_t words, std::int32_t block,
+                         std::int32_t end_block) {
+  for (; block < end_block; ++block) {
+    const std::uint64_t* chosen = run.scratch.chosen + static_cast<std::ptrdiff_t>(block) * words;
+    if (std::any_of(chosen, chosen + words, [](std::uint64_t bits) { return bits != 0; })) {
+      return block;
+    }
+  }
+  return -1;
 }
 
 /// Rows of the group that attend `block`, ascending, to scratch.rows; returns how many.
@@ -267,31 +298,35 @@ void attend_group(const GroupContext& context, const AttentionGroup& group,
   const std::int32_t span_pages = std::max(1, kSpanKeys / shape.page_tokens);
   const std::int32_t segment_pages = std::max(1, kSegmentKeys / shape.page_tokens);
 
+  const std::int32_t end_block = (end_page + block_pages - 1) / block_pages;
+  for (std::int32_t r = 0; r < run.rows; ++r) scratch.rows[r] = r;
+
   std::int32_t span = 0;
-  for (std::int32_t first = 0; first < end_page; first += block_pages) {
-    std::int32_t count = run.rows;
-    if (moba) {
-      count = list_rows(run, words, first / block_pages);
-      if (count == 0) continue;
-    } else {
-      for (std::int32_t r = 0; r < count; ++r) scratch.rows[r] = r;
-    }
-    const std::int32_t end = std::min(end_page, first + block_pages);
-    for (std::int32_t page = first; page < end;) {
-      if (page / span_pages != span) {
+  std::int32_t block = moba ? next_chosen(run, words, 0, end_block) : 0;
+  while (block >= 0) {
+    const std::int32_t count = moba ? list_rows(run, words, block) : run.rows;
+    const std::int32_t next_block = moba ? next_chosen(run, words, block + 1, end_block) : -1;
+    const std::int32_t end = std::min(end_page, (block + 1) * block_pages);
+    Segment segment;
+    for (segment.page = block * block_pages; segment.page < end; segment.page = segment.end_page) {
+      if (segment.page / span_pages != span) {
         end_span(run);
-        span = page / span_pages;
+        span = segment.page / span_pages;
       }
-      const std::int32_t stop = std::min({end, (span + 1) * span_pages, page + segment_pages});
+      segment.end_page = std::min({end, (span + 1) * span_pages, segment.page + segment_pages});
+      segment.next_page = segment.end_page < end ? segment.end_page
+                          : next_block >= 0      ? next_block * block_pages
+                                                 : -1;
       // Rows in the list ascend by position: those before the segment come first.
-      const std::int32_t segment_start = page * shape.page_tokens;
+      const std::int32_t segment_start = segment.page * shape.page_tokens;
       std::int32_t begin = 0;
       while (begin < count && run.position(scratch.rows[begin]) < segment_start) ++begin;
       for (std::int32_t r = begin; r < count; r += kTileRows) {
-        attend_rows(run, scratch.rows + r, std::min(kTileRows, count - r), page, stop);
+        attend_rows(run, scratch.rows + r, std::min(kTileRows, count - r), segment, r == begin,
+                    r + kTileRows >= count);
       }
-      page = stop;
     }
+    block = next_block;
   }
   end_span(run);
 

@@ -32,8 +32,10 @@ struct TileTask {
   std::int32_t max_valid = 0;               ///< the greatest of them, at least 1
   const std::int32_t* state_row = nullptr;  ///< [rows]: the row's index in `state`
   SoftmaxState state;
-  float scale = 0.0F;       ///< log2(e) / sqrt(head_dim)
-  float* scores = nullptr;  ///< scratch [rows][kTileKeys]
+  const std::uint32_t* next_keys = nullptr;    ///< tile that a later call reads, fetched meanwhile;
+  const std::uint32_t* next_values = nullptr;  ///< null: none
+  float scale = 0.0F;                          ///< log2(e) / sqrt(head_dim)
+  float* scores = nullptr;                     ///< scratch [rows][kTileKeys]
 };
 
 /// Highest scores of a row so far, best first; equal ones in the order they came.

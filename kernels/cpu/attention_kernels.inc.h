@@ -27,16 +27,25 @@ inline void with_constant(int count, const Body& body) {
   body.template operator()<Max>();
 }
 
-template <class C, int Rows, int Vecs>
+/// Fetches what the next tile has where this one has `at`, `distance` bytes away. Loads
+/// of one tile and fetches for the next then keep each other company, cache line for cache line.
+inline void fetch_ahead(const std::uint32_t* at, std::ptrdiff_t distance) {
+  __builtin_prefetch(reinterpret_cast<const char*>(at) + distance, 0, 2);
+}
+
+template <class C, int Rows, int Vecs, bool Fetch>
 void dot_tile(const std::uint32_t* q, int steps, const std::uint32_t* keys, std::ptrdiff_t stride,
-              float* scores) {
+              float* scores, std::ptrdiff_t ahead) {
   Vec acc[Rows][Vecs];
   for (int r = 0; r < Rows; ++r) {
     for (int v = 0; v < Vecs; ++v) acc[r][v] = broadcast(0.0F);
   }
   for (int s = 0; s < steps; ++s, keys += stride) {
     typename C::Cells key[Vecs];
-    for (int v = 0; v < Vecs; ++v) key[v] = C::load(keys + v * kWidth);
+    for (int v = 0; v < Vecs; ++v) {
+      key[v] = C::load(keys + v * kWidth);
+      if constexpr (Fetch) fetch_ahead(keys + v * kWidth, ahead);
+    }
     for (int r = 0; r < Rows; ++r) {
       const typename C::Cells query = C::broadcast(q[r * steps + s]);
       for (int v = 0; v < Vecs; ++v) acc[r][v] = C::mac(acc[r][v], query, key[v]);
@@ -49,14 +58,18 @@ void dot_tile(const std::uint32_t* q, int steps, const std::uint32_t* keys, std:
 
 template <class C>
 void dot(const std::uint32_t* q, std::int32_t rows, std::int32_t steps, const std::uint32_t* keys,
-         std::int32_t stride, std::int32_t count, float* scores) {
+         std::int32_t stride, std::int32_t count, float* scores, std::ptrdiff_t ahead) {
   const int vecs = (count + 15) / 16 * (16 / kWidth);
   for (int r = 0; r < rows; r += kRows) {
     with_constant<kRows>(rows - r, [&]<int R>() {
       for (int v = 0; v < vecs; v += kVecs) {
         with_constant<kVecs>(vecs - v, [&]<int V>() {
-          dot_tile<C, R, V>(q + r * steps, steps, keys + v * kWidth, stride,
-                            scores + r * kTileKeys + v * kWidth);
+          float* out = scores + r * kTileKeys + v * kWidth;
+          if (r == 0 && ahead != 0) {
+            dot_tile<C, R, V, true>(q, steps, keys + v * kWidth, stride, out, ahead);
+          } else {
+            dot_tile<C, R, V, false>(q + r * steps, steps, keys + v * kWidth, stride, out, 0);
+          }
         });
       }
     });
@@ -118,8 +131,9 @@ inline float softmax_row(float* scores, int keys, int valid, float scale, float&
   return shrink;
 }
 
-template <class C, int Rows, int Vecs>
-void accumulate_tile(const TileTask& task, int row, int cells, int column, const float* shrink) {
+template <class C, int Rows, int Vecs, bool Fetch>
+void accumulate_tile(const TileTask& task, int row, int cells, int column, const float* shrink,
+                     std::ptrdiff_t ahead) {
   const std::uint32_t* values = task.values + column;
   const auto* p = reinterpret_cast<const std::uint32_t*>(task.scores + row * kTileKeys);
   float* o[Rows];
@@ -133,7 +147,10 @@ void accumulate_tile(const TileTask& task, int row, int cells, int column, const
   }
   for (int s = 0; s < cells; ++s, values += task.head_dim) {
     typename C::Cells value[Vecs];
-    for (int v = 0; v < Vecs; ++v) value[v] = C::load(values + v * kWidth);
+    for (int v = 0; v < Vecs; ++v) {
+      value[v] = C::load(values + v * kWidth);
+      if constexpr (Fetch) fetch_ahead(values + v * kWidth, ahead);
+    }
     for (int r = 0; r < Rows; ++r) {
       const typename C::Cells weight = C::broadcast(p[r * kTileKeys + s]);
       for (int v = 0; v < Vecs; ++v) acc[r][v] = C::mac(acc[r][v], weight, value[v]);
@@ -144,10 +161,22 @@ void accumulate_tile(const TileTask& task, int row, int cells, int column, const
   }
 }
 
+/// In bytes; 0 where there is no next tile.
+inline std::ptrdiff_t distance(const std::uint32_t* tile, const std::uint32_t* next) {
+  if (next == nullptr) return 0;
+  return reinterpret_cast<std::intptr_t>(next) - reinterpret_cast<std::intptr_t>(tile);
+}
+
+template <class C>
+void dot_panel(const std::uint32_t* q, std::int32_t rows, std::int32_t steps,
+               const std::uint32_t* keys, std::int32_t stride, std::int32_t count, float* scores) {
+  dot<C>(q, rows, steps, keys, stride, count, scores, 0);
+}
+
 template <class C>
 void attend(const TileTask& task) {
   dot<C>(task.q, task.rows, task.head_dim / C::kPerCell, task.keys, task.key_stride, task.max_valid,
-         task.scores);
+         task.scores, distance(task.keys, task.next_keys));
 
   constexpr int kTurn = kWidth * C::kPerCell;
   const int keys = (task.max_valid + kTurn - 1) / kTurn * kTurn;
@@ -163,11 +192,16 @@ void attend(const TileTask& task) {
 
   const int cells = (task.max_valid + C::kPerCell - 1) / C::kPerCell;
   const int vecs = task.head_dim / kWidth;
+  const std::ptrdiff_t fetch_values = distance(task.values, task.next_values);
   for (int r = 0; r < task.rows; r += kRows) {
     with_constant<kRows>(task.rows - r, [&]<int R>() {
       for (int v = 0; v < vecs; v += kVecs) {
         with_constant<kVecs>(vecs - v, [&]<int V>() {
-          accumulate_tile<C, R, V>(task, r, cells, v * kWidth, shrink);
+          if (r == 0 && fetch_values != 0) {
+            accumulate_tile<C, R, V, true>(task, r, cells, v * kWidth, shrink, fetch_values);
+          } else {
+            accumulate_tile<C, R, V, false>(task, r, cells, v * kWidth, shrink, 0);
+          }
         });
       }
     });
@@ -227,7 +261,7 @@ void keep_top(TopList& top, const float* scores, std::int32_t count, std::int32_
 
 template <class C>
 constexpr AttentionKernels kernels_of() {
-  return {dot<C>, attend<C>, merge, finish<C>, keep_top};
+  return {dot_panel<C>, attend<C>, merge, finish<C>, keep_top};
 }
 
 }  // namespace
