@@ -5,12 +5,14 @@
 #include <cstddef>
 #include <limits>
 
+#include "engine/tokenizer/merge_queue.h"
+
 namespace mobius {
 namespace {
 
 constexpr std::int32_t kNoRank = std::numeric_limits<std::int32_t>::max();
 
-// Up to this many bytes, looking through all pairs for each merge beats a heap.
+// Up to this many bytes, looking through all pairs for each merge beats a queue.
 constexpr std::size_t kShort = 40;
 
 // Positions are 32-bit; a piece beyond this is cut (merges do not cross the cut).
@@ -27,26 +29,15 @@ constexpr std::uint64_t mix(std::uint64_t pair) {
 
 }  // namespace
 
-/// A piece as a linked list of tokens and a heap of the merges that were possible when noted.
+/// A piece as a linked list of tokens, and the merges that were possible when noted.
 struct Bpe::Workspace::Buffers {
   struct Symbol {
-    std::int32_t token = 0;
+    std::int32_t token = 0;  // -1 once it is part of the one before
     std::int32_t previous = -1;
     std::int32_t next = -1;
   };
-  struct Candidate {
-    std::int32_t rank = 0;
-    std::int32_t at = 0;  // position of the left token
-    std::int32_t left = 0;
-    std::int32_t right = 0;
-
-    // std::*_heap keep the greatest first; wanted is the lowest rank, then the leftmost.
-    bool operator<(const Candidate& other) const {
-      return rank != other.rank ? rank > other.rank : at > other.at;
-    }
-  };
   std::vector<Symbol> symbols;
-  std::vector<Candidate> heap;
+  MergeQueue queue;
 };
 
 Bpe::Workspace::Workspace() : buffers_(std::make_unique<Buffers>()) {}
@@ -124,50 +115,46 @@ void Bpe::encode_short(std::string_view piece, std::vector<std::int32_t>& out) c
 void Bpe::encode_long(std::string_view piece, Workspace::Buffers& buffers,
                       std::vector<std::int32_t>& out) const {
   auto& symbols = buffers.symbols;
-  auto& heap = buffers.heap;
+  MergeQueue& queue = buffers.queue;
   const auto count = static_cast<std::int32_t>(piece.size());
   symbols.resize(piece.size());
-  heap.clear();
   for (std::int32_t i = 0; i < count; ++i) {
     symbols[i] = {byte_tokens_[static_cast<unsigned char>(piece[i])], i - 1,
                   i + 1 < count ? i + 1 : -1};
   }
+  const auto merge_at = [&](std::int32_t at) -> const Slot* {
+    const auto& left = symbols[at];
+    return left.token < 0 || left.next < 0 ? nullptr : find(left.token, symbols[left.next].token);
+  };
   const auto note = [&](std::int32_t at) {
-    const std::int32_t left = symbols[at].token;
-    const std::int32_t right = symbols[symbols[at].next].token;
-    const Slot* slot = find(left, right);
-    if (slot != nullptr) heap.push_back({slot->rank, at, left, right});
-    return slot != nullptr;
+    const Slot* slot = merge_at(at);
+    if (slot != nullptr) queue.push({slot->rank, at});
   };
   for (std::int32_t i = 0; i + 1 < count; ++i) note(i);
-  std::make_heap(heap.begin(), heap.end());
 
-  while (!heap.empty()) {
-    std::pop_heap(heap.begin(), heap.end());
-    const auto candidate = heap.back();
-    heap.pop_back();
-    // A note is stale once either token has been merged; the right one's slot is then emptied or
-    // holds another token.
-    Workspace::Buffers::Symbol& left = symbols[candidate.at];
-    if (left.token != candidate.left || left.next < 0) continue;
+  while (!queue.empty()) {
+    const MergeQueue::Entry entry = queue.pop();
+    // A note is stale once either token has been merged: another pair, or none, stands there.
+    const Slot* slot = merge_at(entry.at);
+    if (slot == nullptr || slot->rank != entry.rank) continue;
+
+    Workspace::Buffers::Symbol& left = symbols[entry.at];
     Workspace::Buffers::Symbol& right = symbols[left.next];
-    if (right.token != candidate.right) continue;
-
-    left.token = find(candidate.left, candidate.right)->result;
+    left.token = slot->result;
     left.next = right.next;
     right.token = -1;
-    if (left.next >= 0) {
-      symbols[left.next].previous = candidate.at;
-      if (note(candidate.at)) std::push_heap(heap.begin(), heap.end());
-    }
-    if (left.previous >= 0 && note(left.previous)) std::push_heap(heap.begin(), heap.end());
+    if (left.next >= 0) symbols[left.next].previous = entry.at;
+    if (left.previous >= 0) note(left.previous);
+    note(entry.at);
   }
   for (std::int32_t i = 0; i >= 0; i = symbols[i].next) out.push_back(symbols[i].token);
 
   // One monstrous piece should not hold its memory for the rest of a text.
   if (symbols.capacity() > (std::size_t{1} << 16)) {
     symbols = {};
-    heap = {};
+    queue = MergeQueue();
+  } else {
+    queue.reset();
   }
 }
 

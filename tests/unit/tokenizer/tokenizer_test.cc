@@ -181,8 +181,8 @@ TEST(Tokenizer, IdsWithoutAnEntryAreEmpty) {
 
 TEST(Tokenizer, LongRunsAreTakenInTimeInProportion) {
   const auto tokenizer = small();
-  const std::size_t size = 4u << 20;
-  const std::string letters(1u << 20, 'a');
+  const std::size_t size = 1u << 20;
+  const std::string letters(size, 'a');
   std::string mixed;
   while (mixed.size() < size) mixed += " \n\t ";
   std::string quotes;
