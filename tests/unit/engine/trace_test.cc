@@ -15,6 +15,8 @@
 namespace mobius {
 namespace {
 
+constexpr std::size_t kRequests = 200;
+
 struct TraceLine {
   std::int64_t arrival_ms = 0;
   std::int32_t input = 0;
@@ -89,8 +91,8 @@ TEST(Trace, EveryRequestOfARealTraceGetsItsTokens) {
   if (!std::filesystem::exists(trace_path())) {
     GTEST_SKIP() << trace_path() << " is missing (set MOBIUS_TEST_DATA)";
   }
-  const auto lines = read_trace(trace_path(), 300);
-  ASSERT_EQ(lines.size(), 300U);
+  const auto lines = read_trace(trace_path(), kRequests);
+  ASSERT_EQ(lines.size(), kRequests);
   const Replay first = replay(lines);
   ASSERT_EQ(first.outcomes.size(), lines.size());
   for (std::size_t i = 0; i < lines.size(); ++i) {
@@ -101,7 +103,7 @@ TEST(Trace, EveryRequestOfARealTraceGetsItsTokens) {
         first.outcomes[i].tokens(),
         expected_tokens(request, simulated_model(), static_cast<std::size_t>(*request.max_tokens)));
   }
-  EXPECT_EQ(first.stats.requests_finished, 300);
+  EXPECT_EQ(first.stats.requests_finished, std::ssize(lines));
   EXPECT_EQ(first.stats.pages_used, 0);
   EXPECT_GT(first.stats.preemptions, 10) << "the pool is too large for a test";
 
