@@ -21,22 +21,23 @@
 namespace mobius {
 namespace {
 
-/// How far ahead of their use weights are asked for, in bytes: far enough to cover memory's
-/// latency, and past the page (4 KiB) at which the processor's own prefetcher stops.
+/// How far ahead of their use weights are asked for, in bytes, where they are read in the order in
+/// which they lie: far enough to cover memory's latency, and past the page (4 KiB) at which the
+/// processor's own prefetcher stops.
 constexpr std::int64_t kPrefetchBytes = 16384;
 
 template <class Element>
-void prefetch(const Element* p) {
+void prefetch(const Element* p, std::int64_t bytes) {
   // The address may lie past the matrix; a prefetch of it does nothing.
   __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) +
-                                                   std::uintptr_t{kPrefetchBytes}));
+                                                   static_cast<std::uintptr_t>(bytes)));
 }
 
 /// sums[r][0..3] = x rows r against four rows of w over `k` elements. x is packed: the kStep
-/// elements of all R rows at one k lie together.
+/// elements of all R rows at one k lie together. Asks for w `ahead` bytes further on if kPrefetch.
 template <class V, int R, bool kPrefetch>
 void multiply_tile(const typename V::Element* x, const typename V::Element* const* w,
-                   std::int64_t k, float (*sums)[4]) {
+                   std::int64_t k, std::int64_t ahead, float (*sums)[4]) {
   typename V::Sum acc[R][4];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -64,10 +65,10 @@ void multiply_tile(const typename V::Element* x, const typename V::Element* cons
   std::int64_t i = 0;
   for (; i + V::kStep <= k; i += V::kStep) {
     if constexpr (kPrefetch) {
-      prefetch(w0);
-      prefetch(w1);
-      prefetch(w2);
-      prefetch(w3);
+      prefetch(w0, ahead);
+      prefetch(w1, ahead);
+      prefetch(w2, ahead);
+      prefetch(w3, ahead);
     }
     step([](const typename V::Element* p) { return V::load(p); });
     w0 += V::kStep;
@@ -105,7 +106,7 @@ void pack_tile(const typename V::Element* x, std::int64_t stride, std::int64_t k
 /// R rows of x (packed for the chunk) against four of the panel's columns, added to its totals.
 template <class V, int R, bool kPrefetch>
 void add_tile(const MatmulPanel& panel, const typename V::Element* packed, std::int64_t row,
-              std::int64_t column, std::int64_t start, std::int64_t k) {
+              std::int64_t column, std::int64_t start, std::int64_t k, std::int64_t ahead) {
   const auto* w = static_cast<const typename V::Element*>(panel.w) + start;
   // Past the last column the last one is computed again and thrown away.
   const typename V::Element* rows[4];
@@ -114,7 +115,7 @@ void add_tile(const MatmulPanel& panel, const typename V::Element* packed, std::
     rows[n] = w + (column + n < last ? column + n : last) * panel.k;
   }
   float sums[R][4];
-  multiply_tile<V, R, kPrefetch>(packed, rows, k, sums);
+  multiply_tile<V, R, kPrefetch>(packed, rows, k, ahead, sums);
   for (int r = 0; r < R; ++r) {
     float* total = panel.totals + (row + r) * kMatmulPanelColumns + column;
     for (int n = 0; n < 4; ++n) total[n] = start == 0 ? sums[r][n] : total[n] + sums[r][n];
@@ -135,7 +136,8 @@ void multiply_few_rows(const MatmulPanel& panel) {
   }
   for (std::int64_t column = 0; column < panel.columns; column += 4) {
     for (std::int64_t start = 0; start < panel.k; start += kMatmulChunk) {
-      add_tile<V, R, true>(panel, packed + R * start, 0, column, start, chunk_size(panel.k, start));
+      add_tile<V, R, true>(panel, packed + R * start, 0, column, start, chunk_size(panel.k, start),
+                           kPrefetchBytes);
     }
   }
 }
@@ -148,8 +150,14 @@ void multiply_rows(const MatmulPanel& panel, std::int64_t row, std::int64_t star
   auto* packed = static_cast<typename V::Element*>(panel.packed);
   const std::int64_t k = chunk_size(panel.k, start);
   pack_tile<V, R>(x + row * panel.k + start, panel.k, k, packed);
+  // The first rows bring the next four rows of w in from memory, the others find them in cache.
+  const std::int64_t ahead = 4 * panel.k * static_cast<std::int64_t>(sizeof *x);
   for (std::int64_t column = 0; column < panel.columns; column += 4) {
-    add_tile<V, R, false>(panel, packed, row, column, start, k);
+    if (row == 0) {
+      add_tile<V, R, true>(panel, packed, row, column, start, k, ahead);
+    } else {
+      add_tile<V, R, false>(panel, packed, row, column, start, k, ahead);
+    }
   }
 }
 
