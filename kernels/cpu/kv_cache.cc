@@ -282,12 +282,18 @@ std::size_t kv_bytes(const KvShape& shape) {
 CpuKvPool::CpuKvPool(const KvShape& shape) : KvPool(shape) {
   const Layout layout = layout_of(shape);
   bytes_ = layout.total();
-  // Mapped rather than allocated: zero without being touched, and aligned for huge pages.
+  // Mapped rather than allocated: zero already, and aligned for huge pages.
   memory_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory_ == MAP_FAILED) {
     throw std::runtime_error("KV cache: no memory for " + std::to_string(bytes_ >> 20) + " MiB");
   }
   madvise(memory_, bytes_, MADV_HUGEPAGE);
+  // Taken now: a page that is not there when a step wants it would cost time or, at worst, the
+  // process.
+#ifdef MADV_POPULATE_WRITE
+  if (madvise(memory_, bytes_, MADV_POPULATE_WRITE) != 0)  // Linux before 5.14
+#endif
+    std::memset(memory_, 0, bytes_);
   auto* bytes = static_cast<std::byte*>(memory_);
   tile_cells_ = layout.tile_cells;
   tiles_ = reinterpret_cast<std::uint32_t*>(bytes);
