@@ -1,8 +1,9 @@
 #include "server/python_json.h"
 
+#include <algorithm>
 #include <charconv>
-#include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <unordered_map>

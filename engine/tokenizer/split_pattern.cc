@@ -1,6 +1,7 @@
 #include "engine/tokenizer/split_pattern.h"
 
 #include <cstdint>
+#include <new>
 #include <stdexcept>
 
 #include "engine/tokenizer/utf8.h"

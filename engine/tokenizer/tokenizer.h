@@ -11,8 +11,8 @@
 
 namespace mobius {
 
-/// Byte-level BPE with Llama 3's split pattern. Immutable once loaded: all functions may be called
-/// from any thread.
+/// Byte-level BPE with a split pattern, as Llama 3 has it. Immutable once loaded: all functions may
+/// be called from any thread.
 class Tokenizer {
  public:
   /// Loads `tokenizer.json` (Hugging Face) or else `tokenizer.model` (tiktoken ranks) from a
