@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -224,6 +225,34 @@ TEST(LlamaRunner, TypesAgreeUpToTheirRounding) {
   EXPECT_LT(distance(last_logits(DType::bf16, std::nullopt), exact), 0.15);
   // bf16 weights in f32 arithmetic carry their own rounding only.
   EXPECT_LT(distance(last_logits(DType::bf16, DType::f32), exact), 0.1);
+}
+
+std::size_t resident_bytes() {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("VmRSS:")) return std::stoull(line.substr(6)) * 1024;
+  }
+  return 0;
+}
+
+TEST(LlamaRunner, MemoryIsThePlans) {
+  const ScratchFolder folder;
+  LlamaConfig config = small_config();
+  config.intermediate_size = 16384;
+  write_checkpoint(config, {.seed = 2}, folder.path());
+  ModelOptions options = options_for(folder);
+  options.kv_cache_bytes = 256 << 20;
+  options.step_tokens = 64;
+  options.max_sequences = 4;
+  const std::size_t before = resident_bytes();
+  const auto runner = load_llama(options);
+  const auto taken = static_cast<double>(resident_bytes() - before);
+  const MemoryPlan& plan = runner->plan();
+  const auto promised = static_cast<double>(plan.weights.mapped_bytes + plan.kv_bytes);
+  EXPECT_GT(promised, 300e6);
+  // All of it, before the first step, and each weight once.
+  EXPECT_GT(taken, 0.95 * promised);
+  EXPECT_LT(taken, 1.05 * promised + static_cast<double>(plan.workspace_bytes));
 }
 
 TEST(LlamaRunner, RefusesBadSteps) {
