@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <stdexcept>
+#include <utility>
 
 namespace mobius {
 
@@ -88,8 +89,8 @@ void Scheduler::plan_prefills(std::int32_t rows) {
     return budget;
   };
   const std::int32_t half = rows / 2;
-  std::ranges::stable_sort(prefilling_, {}, [&](std::int32_t index) {
-    return sequences_[static_cast<std::size_t>(index)].remaining();
+  std::ranges::sort(prefilling_, {}, [&](std::int32_t index) {
+    return std::pair(sequences_[static_cast<std::size_t>(index)].remaining(), index);
   });
   const std::int32_t unused = grant(half);
   std::ranges::sort(prefilling_);

@@ -216,6 +216,18 @@ TEST(Scheduler, PreemptsTheYoungestAndLosesNobody) {
   watched.run();
 }
 
+TEST(Scheduler, OlderPrefillTakesPagesFromYoungerDecodes) {
+  // The short prompt is admitted beside the long one, and its answer then grows into the pages that
+  // the long one still needs.
+  Watched watched(limits(2, 3, 14));
+  const SequenceId longest = watched.add(40, 1);
+  const SequenceId shorter = watched.add(4, 40);
+  while (watched.unfinished(longest)) EXPECT_GT(rows_of(watched.step(), longest), 0);
+  EXPECT_GT(watched.scheduler().preemptions(), 0);
+  EXPECT_TRUE(watched.unfinished(shorter));
+  watched.run();
+}
+
 TEST(Scheduler, PreemptionsAreBounded) {
   // Each sequence needs 8 pages in the end, and 20 are there: without a margin at admission, those
   // that do not fit would come and go with every step.
