@@ -94,6 +94,7 @@ int check(const ServerConfig& config) {
 int serve(const ServerConfig& config) {
   setup_logging(config.log.level, config.log.format, config.log.file);
   block_shutdown_signals();
+  quiet_grpc();
 
   auto tokenizer = Tokenizer::load(config.model.path);
   auto runner = load_llama(model_options(config));

@@ -63,7 +63,10 @@ void apply_object(ServerConfig& config, const Json& object, const std::string& p
   for (const auto& [member, value] : object.items()) {
     const std::string path = prefix + member;
     std::string problem;
-    if (const ConfigKey* key = find_config_key(path)) {
+    if (member.find('.') != std::string::npos && find_config_key(path) != nullptr) {
+      // One spelling only, or a key could be set twice.
+      problem = R"(unknown key; write sections as objects, {"http": {"port": ...}})";
+    } else if (const ConfigKey* key = find_config_key(path)) {
       problem = apply_json_value(config, *key, value);
     } else if (!is_section(path)) {
       problem = unknown_key(path);

@@ -165,11 +165,17 @@ const ConfigKey* find_config_key(std::string_view key) {
 std::string_view nearest_config_key(std::string_view key) {
   std::string_view nearest;
   std::size_t best = std::max<std::size_t>(2, key.size() / 4) + 1;
+  const auto consider = [&](std::string_view candidate) {
+    const std::size_t distance = edit_distance(key, candidate);
+    if (distance >= best) return;
+    best = distance;
+    nearest = candidate;
+  };
   for (const ConfigKey& entry : kSchema) {
-    const std::size_t distance = edit_distance(key, entry.key);
-    if (distance < best) {
-      best = distance;
-      nearest = entry.key;
+    consider(entry.key);
+    for (std::size_t dot = entry.key.find('.'); dot != std::string_view::npos;
+         dot = entry.key.find('.', dot + 1)) {
+      consider(entry.key.substr(0, dot));
     }
   }
   return nearest;

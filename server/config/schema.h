@@ -31,7 +31,7 @@ std::span<const ConfigKey> config_schema();
 /// nullptr when there is no such key.
 const ConfigKey* find_config_key(std::string_view key);
 
-/// The key that a misspelt one probably meant; empty if none is near.
+/// The key or section that a misspelt one probably meant; empty if none is near.
 std::string_view nearest_config_key(std::string_view key);
 
 /// Sets a value; the alternative must be the key's type. Returns what is wrong with it ("is 99999;

@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 
+#include <cstdlib>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -43,6 +44,10 @@ std::string authority(const std::string& address, std::int64_t port) {
 }
 
 }  // namespace
+
+void quiet_grpc() {
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
+}
 
 struct GrpcServer::Impl {
   explicit Impl(GenerationService& generation) : service(generation) {}

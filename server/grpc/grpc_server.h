@@ -9,6 +9,10 @@
 
 namespace mobius {
 
+/// Keeps gRPC's own messages off standard error: what matters reaches our log or the caller. Call
+/// before anything else of gRPC, and before threads exist. GRPC_VERBOSITY, where it is set, wins.
+void quiet_grpc();
+
 /// The gRPC front end: mobius.v1.Mobius, grpc.health.v1.Health and reflection, on gRPC's own
 /// threads. All functions are for one controlling thread.
 class GrpcServer {

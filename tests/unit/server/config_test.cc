@@ -1,0 +1,233 @@
+#include "server/config/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
+#include <sstream>
+
+#include "server/config/schema.h"
+
+namespace mobius {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+TEST(Config, ReadsEverySection) {
+  ServerConfig config;
+  EXPECT_THAT(apply_config_json(config, R"({
+    "model": {"path": "m", "name": "n", "dtype": "bf16", "max_context": 4096},
+    "kv": {"page_tokens": 64, "bytes": 1048576},
+    "attention": {"prefill": {"mode": "moba", "block": 256, "top_k": 4},
+                  "decode": {"mode": "full"}, "full_attention_last_layers": 3},
+    "engine": {"max_running": 2, "max_waiting": 0, "step_tokens": 128, "threads": 1},
+    "http": {"address": "::1", "port": 0},
+    "grpc": {"port": 9, "max_message_bytes": 2048},
+    "log": {"level": "debug", "format": "json", "file": "f"},
+    "server": {"drain_seconds": 5, "allow_insecure_remote": true}
+  })",
+                                "c.json"),
+              IsEmpty());
+  EXPECT_EQ(config.model.path, "m");
+  EXPECT_EQ(config.model.dtype, "bf16");
+  EXPECT_EQ(config.kv.bytes, 1048576);
+  EXPECT_EQ(config.engine.max_waiting, 0);
+  EXPECT_EQ(config.http.address, "::1");
+  EXPECT_EQ(config.log.format, "json");
+  EXPECT_TRUE(config.server.allow_insecure_remote);
+  EXPECT_THAT(check_config(config), IsEmpty());
+  const AttentionSettings attention = attention_settings(config);
+  EXPECT_EQ(attention.prefill, AttentionPolicy::moba(256, 4));
+  EXPECT_EQ(attention.decode.mode, AttentionMode::full);
+  EXPECT_EQ(attention.full_attention_last_layers, 3);
+}
+
+struct BadConfig {
+  const char* text;
+  const char* error;
+};
+
+class BadConfigs : public testing::TestWithParam<BadConfig> {};
+
+TEST_P(BadConfigs, GiveOneExactLine) {
+  ServerConfig config;
+  EXPECT_THAT(apply_config_json(config, GetParam().text, "c.json"), ElementsAre(GetParam().error));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Table, BadConfigs,
+    testing::Values(
+        BadConfig{R"({"http": {"port": 65536}})",
+                  "c.json: http.port: is 65536; must be 0 to 65535"},
+        BadConfig{R"({"http": {"port": -1}})", "c.json: http.port: is -1; must be 0 to 65535"},
+        BadConfig{R"({"http": {"port": 18446744073709551615}})",
+                  "c.json: http.port: is 18446744073709551615; must be 0 to 65535"},
+        BadConfig{R"({"http": {"port": 80.5}})",
+                  "c.json: http.port: is a number (80.5); must be an integer, 0 to 65535"},
+        BadConfig{R"({"http": {"port": "80"}})",
+                  "c.json: http.port: is a string (\"80\"); must be an integer, 0 to 65535"},
+        BadConfig{R"({"http": {"port": null}})",
+                  "c.json: http.port: is null; must be an integer, 0 to 65535"},
+        BadConfig{R"({"http": {"port": [80]}})",
+                  "c.json: http.port: is an array; must be an integer, 0 to 65535"},
+        BadConfig{R"({"http": {"prot": 80}})",
+                  "c.json: http.prot: unknown key; did you mean \"http.port\"?"},
+        BadConfig{R"({"completely_unrelated_thing": 80})",
+                  "c.json: completely_unrelated_thing: unknown key"},
+        BadConfig{R"({"http.port": 80})",
+                  "c.json: http.port: unknown key; write sections as objects, "
+                  "{\"http\": {\"port\": ...}}"},
+        BadConfig{R"({"http": 80})", "c.json: http: is an integer; must be an object"},
+        BadConfig{R"({"model": {"dtype": "f64"}})",
+                  "c.json: model.dtype: is \"f64\"; must be one of auto, f32, bf16"},
+        BadConfig{R"({"model": {"path": 1}})",
+                  "c.json: model.path: is an integer (1); must be a string, any text"},
+        BadConfig{R"({"server": {"allow_insecure_remote": 1}})",
+                  "c.json: server.allow_insecure_remote: is an integer (1); must be a boolean, "
+                  "true, false"},
+        BadConfig{R"({"attention": {"prefill": {"mode": "sparse"}}})",
+                  "c.json: attention.prefill.mode: is \"sparse\"; must be one of full, moba"},
+        BadConfig{R"({"attention": {"prefil": {}}})",
+                  "c.json: attention.prefil: unknown key; did you mean \"attention.prefill\"?"},
+        BadConfig{R"({"kv": {"bytes": 1, "bytes": 2}})",
+                  "c.json: not valid JSON: duplicate key \"bytes\""},
+        BadConfig{R"([])", "c.json: is an array; must be an object"},
+        BadConfig{"",
+                  "c.json: not valid JSON: line 1, column 1: syntax error while parsing value "
+                  "- unexpected end of input; expected '[', '{', or a literal"}));
+
+TEST(Config, ReportsEveryError) {
+  ServerConfig config;
+  EXPECT_EQ(apply_config_json(config, R"({"http": {"port": -1, "x": 1}, "y": 2})", "c").size(), 3U);
+}
+
+TEST(Config, OverridesWinAndAreChecked) {
+  ServerConfig config;
+  EXPECT_THAT(apply_overrides(config, {{"http.port", "1"},
+                                       {"http.port", "2"},
+                                       {"server.allow_insecure_remote", "true"},
+                                       {"model.name", "x y"}}),
+              IsEmpty());
+  EXPECT_EQ(config.http.port, 2);
+  EXPECT_TRUE(config.server.allow_insecure_remote);
+  EXPECT_EQ(config.model.name, "x y");
+  EXPECT_THAT(apply_overrides(config, {{"http.port", "80a"},
+                                       {"http.port", "70000"},
+                                       {"http.port", ""},
+                                       {"server.allow_insecure_remote", "yes"},
+                                       {"log.level", "loud"},
+                                       {"htp.port", "1"}}),
+              ElementsAre("--http.port: is \"80a\"; must be an integer, 0 to 65535",
+                          "--http.port: is 70000; must be 0 to 65535",
+                          "--http.port: is \"\"; must be an integer, 0 to 65535",
+                          "--server.allow_insecure_remote: is \"yes\"; must be true or false",
+                          "--log.level: is \"loud\"; must be one of trace, debug, info, warn, "
+                          "error, off",
+                          "--htp.port: unknown key; did you mean \"http.port\"?"));
+}
+
+TEST(Config, EveryKeyCanBeSetFromTextAndFromJson) {
+  for (const ConfigKey& key : config_schema()) {
+    ServerConfig defaults;
+    std::string value = config_value_text(defaults, key);
+    ServerConfig from_json;
+    // "a.b.c" and 5 make {"a": {"b": {"c": 5}}}.
+    std::string json = value;
+    std::string path(key.key);
+    while (!path.empty()) {
+      const std::size_t dot = path.rfind('.');
+      const std::string name = dot == std::string::npos ? path : path.substr(dot + 1);
+      json = "{\"" + name + "\": " + json + "}";
+      path = dot == std::string::npos ? "" : path.substr(0, dot);
+    }
+    EXPECT_THAT(apply_config_json(from_json, json, "c"), IsEmpty()) << json;
+    if (value.front() == '"') value = value.substr(1, value.size() - 2);
+    ServerConfig from_text;
+    EXPECT_THAT(apply_overrides(from_text, {{std::string(key.key), value}}), IsEmpty()) << key.key;
+  }
+}
+
+TEST(Config, ChecksWhatNoSingleKeyCanTell) {
+  ServerConfig config;
+  EXPECT_THAT(check_config(config),
+              ElementsAre("model.path: is not set; must be a checkpoint folder"));
+  config.model.path = "m";
+  EXPECT_THAT(check_config(config), IsEmpty());
+
+  config.attention.prefill = {.mode = "moba", .block = 200, .top_k = 2};
+  EXPECT_THAT(check_config(config),
+              ElementsAre("attention.prefill.block: is 200; must be a multiple of kv.page_tokens "
+                          "(128)"));
+  config.attention.prefill.mode = "full";
+  EXPECT_THAT(check_config(config), IsEmpty());
+
+  config.http.address = "localhost";
+  EXPECT_THAT(check_config(config),
+              ElementsAre("http.address: is \"localhost\"; must be an IPv4 or IPv6 address"));
+  for (const char* remote : {"0.0.0.0", "::", "10.0.0.1"}) {
+    config.http.address = remote;
+    config.server.allow_insecure_remote = false;
+    EXPECT_THAT(check_config(config), ElementsAre(HasSubstr("set server.allow_insecure_remote")));
+    config.server.allow_insecure_remote = true;
+    EXPECT_THAT(check_config(config), IsEmpty());
+  }
+  config.http.address = "127.0.0.2";
+  config.server.allow_insecure_remote = false;
+  EXPECT_THAT(check_config(config), IsEmpty());
+
+  config.grpc.port = config.http.port;
+  EXPECT_THAT(check_config(config), ElementsAre("grpc.port: is 8000; must differ from http.port"));
+}
+
+TEST(Config, MissingFileIsOneLine) {
+  ServerConfig config;
+  EXPECT_THAT(load_config_file(config, "/nonexistent/c.json"),
+              ElementsAre("/nonexistent/c.json: cannot be read: No such file or directory"));
+  EXPECT_THAT(load_config_file(config, "/tmp"),
+              ElementsAre("/tmp: cannot be read: is a directory"));
+}
+
+std::string read_file(const std::filesystem::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+TEST(Schema, IsSoundAndDocumented) {
+  std::set<std::string_view> keys;
+  ServerConfig defaults;
+  const std::string terminal = config_docs_terminal();
+  for (const ConfigKey& key : config_schema()) {
+    EXPECT_TRUE(keys.insert(key.key).second) << key.key;
+    EXPECT_TRUE(key.doc.ends_with(".")) << key.key;
+    EXPECT_EQ(find_config_key(key.key), &key);
+    EXPECT_THAT(terminal, HasSubstr("--" + std::string(key.key) + " "));
+  }
+}
+
+TEST(Schema, TableInConfigsReadmeIsCurrent) {
+  const std::string readme =
+      read_file(std::filesystem::path(MOBIUS_SOURCE_DIR) / "configs" / "README.md");
+  EXPECT_THAT(readme, HasSubstr(config_docs_markdown()))
+      << "run: mobius --print-config-docs, and put the table into configs/README.md";
+}
+
+TEST(Configs, AllFilesAreValid) {
+  int files = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::filesystem::path(MOBIUS_SOURCE_DIR) / "configs")) {
+    if (entry.path().extension() != ".json") continue;
+    ++files;
+    ServerConfig config;
+    EXPECT_THAT(load_config_file(config, entry.path()), IsEmpty());
+    EXPECT_THAT(check_config(config), IsEmpty());
+  }
+  EXPECT_GT(files, 0);
+}
+
+}  // namespace
+}  // namespace mobius

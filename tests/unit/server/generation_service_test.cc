@@ -1,0 +1,292 @@
+#include "server/generation_service.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <condition_variable>
+#include <future>
+#include <limits>
+#include <mutex>
+#include <thread>
+
+#include "tests/unit/engine/simulated_runner.h"
+#include "tests/unit/engine/support.h"
+
+namespace mobius {
+namespace {
+
+using testing::HasSubstr;
+using testing::StartsWith;
+
+GenerationOptions tokens(std::int64_t max_tokens, std::optional<std::uint64_t> seed = {}) {
+  GenerationOptions options;
+  options.max_tokens = max_tokens;
+  options.seed = seed;
+  return options;
+}
+
+GenerationServiceOptions service_options(std::int32_t bos_token) {
+  GenerationServiceOptions options;
+  options.bos_token = bos_token;
+  return options;
+}
+
+/// A service in front of an engine whose model is simulated: tokens are bytes.
+class GenerationServiceTest : public testing::Test {
+ protected:
+  GenerationServiceTest() {
+    EngineOptions options;
+    options.end_tokens = {kEndOfTurn};
+    auto runner = std::make_unique<SimulatedRunner>(simulated_model());
+    runner->on_step = [this](const StepBatch&) {
+      std::unique_lock lock(mutex_);
+      open_.wait(lock, [this] { return !closed_; });
+    };
+    engine_ = std::make_unique<Engine>(options, std::move(runner), tokenizer_);
+  }
+
+  ~GenerationServiceTest() override { open_gate(); }
+
+  /// Holds the engine's next step until open_gate.
+  void close_gate() {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+  }
+  void open_gate() {
+    {
+      const std::lock_guard lock(mutex_);
+      closed_ = false;
+    }
+    open_.notify_all();
+  }
+
+  std::unique_ptr<GenerationService> make_service(GenerationServiceOptions options = {}) {
+    options.model_name = "m";
+    return std::make_unique<GenerationService>(options, *engine_, tokenizer_);
+  }
+
+  static StatusOr<Generation> complete(GenerationService& service, CompletionInput input,
+                                       GenerationService::Abandoned abandoned = nullptr) {
+    std::promise<StatusOr<Generation>> promise;
+    service.complete(
+        std::move(input), std::move(abandoned),
+        [&promise](StatusOr<Generation> result) { promise.set_value(std::move(result)); });
+    return promise.get_future().get();
+  }
+
+  /// Waits for the stream's end.
+  static Outcome finish(Stream& stream) {
+    Outcome outcome;
+    std::mutex mutex;
+    std::condition_variable wake;
+    bool awake = false;
+    stream.on_events([&] {
+      {
+        const std::lock_guard lock(mutex);
+        awake = true;
+      }
+      wake.notify_one();
+    });
+    while (!outcome.ended()) {
+      std::unique_lock lock(mutex);
+      wake.wait(lock, [&] { return awake; });
+      awake = false;
+      lock.unlock();
+      outcome.take(stream);
+    }
+    stream.on_events({});
+    return outcome;
+  }
+
+  std::mutex mutex_;
+  std::condition_variable open_;
+  bool closed_ = false;
+  std::shared_ptr<const Tokenizer> tokenizer_ = byte_tokenizer();
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_F(GenerationServiceTest, TextIsTokenizedBehindABeginOfText) {
+  const auto service = make_service(service_options(3));
+  CompletionInput input{.model = "", .prompt = "abc", .options = tokens(4, 9)};
+  const StatusOr<Generation> generation = complete(*service, input);
+  ASSERT_TRUE(generation.ok()) << generation.status().message();
+  EXPECT_THAT(generation.value().id, StartsWith("cmpl-"));
+  EXPECT_EQ(generation.value().seed, 9U);
+  EXPECT_EQ(generation.value().prompt_tokens, 4);
+  EXPECT_GT(generation.value().created, 1700000000);
+
+  GenerationRequest same;
+  same.prompt = {3, 'a', 'b', 'c'};
+  same.sampling.seed = 9;
+  EXPECT_EQ(finish(*generation.value().stream).tokens(),
+            expected_tokens(same, simulated_model(), 4));
+}
+
+TEST_F(GenerationServiceTest, TokensAreUsedAsTheyAre) {
+  const auto service = make_service(service_options(3));
+  const StatusOr<Generation> generation = complete(
+      *service, {.model = "m", .prompt = std::vector<std::int32_t>{5, 6}, .options = tokens(1)});
+  ASSERT_TRUE(generation.ok());
+  EXPECT_EQ(finish(*generation.value().stream).finish().usage.prompt_tokens, 2);
+}
+
+TEST_F(GenerationServiceTest, DrawsSeedsAndIds) {
+  const auto service = make_service();
+  const CompletionInput input{.model = "", .prompt = "x", .options = tokens(1)};
+  const StatusOr<Generation> first = complete(*service, input);
+  const StatusOr<Generation> second = complete(*service, input);
+  ASSERT_TRUE(first.ok() && second.ok());
+  EXPECT_NE(first.value().seed, second.value().seed);
+  EXPECT_LT(first.value().seed, std::uint64_t{1} << 53U) << "must survive JSON readers";
+  EXPECT_NE(first.value().id, second.value().id);
+}
+
+TEST_F(GenerationServiceTest, MergesTheServersAttention) {
+  GenerationServiceOptions service_options;
+  service_options.attention = {AttentionPolicy::moba(8, 2), {AttentionMode::full, 8, 2}, 1};
+  const auto service = make_service(service_options);
+  // Only the mode is asked for: block and top-k are the server's.
+  GenerationOptions options = tokens(2, 1);
+  options.attention.decode.mode = AttentionMode::moba;
+  options.attention.prefill.top_k = 3;
+  const StatusOr<Generation> generation =
+      complete(*service, {.model = "", .prompt = "abcdefghijklmnopqrst", .options = options});
+  ASSERT_TRUE(generation.ok()) << generation.status().message();
+
+  GenerationRequest same;
+  for (const char c : std::string("abcdefghijklmnopqrst")) same.prompt.push_back(c);
+  same.sampling.seed = 1;
+  same.attention = {AttentionPolicy::moba(8, 3), AttentionPolicy::moba(8, 2), 1};
+  EXPECT_EQ(finish(*generation.value().stream).tokens(),
+            expected_tokens(same, simulated_model(), 2));
+}
+
+TEST_F(GenerationServiceTest, UnknownModelIsNotFound) {
+  const auto service = make_service();
+  const StatusOr<Generation> generation =
+      complete(*service, {.model = "other", .prompt = "x", .options = {}});
+  ASSERT_FALSE(generation.ok());
+  EXPECT_EQ(generation.status().code(), StatusCode::not_found);
+  EXPECT_EQ(generation.status().field(), "model");
+  EXPECT_EQ(generation.status().message(),
+            "model \"other\" does not exist; this server runs \"m\"");
+}
+
+struct BadOptions {
+  const char* field;
+  const char* words;
+  void (*set)(GenerationOptions&);
+};
+
+class BadGenerationOptions : public GenerationServiceTest,
+                             public testing::WithParamInterface<BadOptions> {};
+
+TEST_P(BadGenerationOptions, AreRefusedByName) {
+  const auto service = make_service();
+  GenerationOptions options;
+  GetParam().set(options);
+  const StatusOr<Generation> generation =
+      complete(*service, {.model = "", .prompt = "x", .options = options});
+  ASSERT_FALSE(generation.ok());
+  EXPECT_EQ(generation.status().code(), StatusCode::invalid_argument);
+  EXPECT_EQ(generation.status().field(), GetParam().field);
+  EXPECT_THAT(generation.status().message(), HasSubstr(GetParam().words));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Table, BadGenerationOptions,
+    testing::Values(
+        BadOptions{"max_tokens", "9999999999", [](auto& o) { o.max_tokens = 9999999999; }},
+        BadOptions{"max_tokens", "is 0", [](auto& o) { o.max_tokens = 0; }},
+        BadOptions{"temperature", "1e+300", [](auto& o) { o.temperature = 1e300; }},
+        BadOptions{"temperature", "nan", [](auto& o) { o.temperature = std::nan(""); }},
+        BadOptions{"temperature", "inf",
+                   [](auto& o) { o.temperature = std::numeric_limits<double>::infinity(); }},
+        BadOptions{"top_k", "-1", [](auto& o) { o.top_k = -1; }},
+        BadOptions{"top_logprobs", "-1", [](auto& o) { o.top_logprobs = -1; }},
+        BadOptions{"top_logprobs", "21", [](auto& o) { o.top_logprobs = 21; }},
+        BadOptions{"logit_bias.99999999999", "99999999999",
+                   [](auto& o) {
+                     o.logit_bias = {{99999999999, 1.0}};
+                   }},
+        BadOptions{"logit_bias", "256",
+                   [](auto& o) {
+                     o.logit_bias = {{256, 1.0}};
+                   }},
+        BadOptions{"stop_token_ids", "-99999999999",
+                   [](auto& o) { o.stop_token_ids = {-99999999999}; }},
+        BadOptions{"mobius.prefill.block", "is 6",
+                   [](auto& o) {
+                     o.attention.prefill.mode = AttentionMode::moba;
+                     o.attention.prefill.block = 6;
+                   }},
+        BadOptions{"mobius.decode.top_k", "99999999999",
+                   [](auto& o) { o.attention.decode.top_k = 99999999999; }}));
+
+TEST_F(GenerationServiceTest, EngineRefusalsPass) {
+  const auto service = make_service();
+  const StatusOr<Generation> generation =
+      complete(*service, {.model = "", .prompt = std::string(100000, 'x'), .options = {}});
+  ASSERT_FALSE(generation.ok());
+  EXPECT_EQ(generation.status().code(), StatusCode::invalid_argument);
+  EXPECT_EQ(generation.status().field(), "prompt");
+}
+
+TEST_F(GenerationServiceTest, AbandonedWorkIsSkipped) {
+  const auto service = make_service();
+  const auto abandoned = std::make_shared<const std::atomic<bool>>(true);
+  const StatusOr<Generation> generation =
+      complete(*service, {.model = "", .prompt = "x", .options = {}}, abandoned);
+  ASSERT_FALSE(generation.ok());
+  EXPECT_EQ(generation.status().code(), StatusCode::cancelled);
+}
+
+TEST_F(GenerationServiceTest, DrainingRefusesNewRequestsOnly) {
+  const auto service = make_service();
+  close_gate();
+  const StatusOr<Generation> before =
+      complete(*service, {.model = "", .prompt = "x", .options = tokens(2)});
+  ASSERT_TRUE(before.ok());
+  EXPECT_TRUE(service->ready());
+  service->drain();
+  EXPECT_FALSE(service->ready());
+  const StatusOr<Generation> after =
+      complete(*service, {.model = "", .prompt = "x", .options = {}});
+  ASSERT_FALSE(after.ok());
+  EXPECT_EQ(after.status().code(), StatusCode::unavailable);
+  open_gate();
+  EXPECT_NE(finish(*before.value().stream).finish().reason, FinishReason::error);
+}
+
+TEST_F(GenerationServiceTest, AFullQueueRefuses) {
+  GenerationServiceOptions options;
+  options.max_queued = 2;
+  const auto service = make_service(options);
+  // The first callback keeps the only tokenizer thread; two more requests may wait.
+  std::promise<void> running;
+  std::promise<void> release;
+  std::shared_future<void> released = release.get_future().share();
+  const CompletionInput input{.model = "", .prompt = "x", .options = tokens(1)};
+  service->complete(input, nullptr, [&running, released](const StatusOr<Generation>&) {
+    running.set_value();
+    released.wait();
+  });
+  running.get_future().wait();
+  std::atomic<int> accepted = 0;
+  StatusCode refusal = StatusCode::ok;
+  for (int i = 0; i < 2; ++i) {
+    service->complete(input, nullptr,
+                      [&](const StatusOr<Generation>& result) { accepted += result.ok() ? 1 : 0; });
+  }
+  service->complete(input, nullptr,
+                    [&](const StatusOr<Generation>& result) { refusal = result.status().code(); });
+  EXPECT_EQ(refusal, StatusCode::resource_exhausted) << "answered inside the call";
+  release.set_value();
+  while (accepted.load() < 2) std::this_thread::yield();
+}
+
+}  // namespace
+}  // namespace mobius

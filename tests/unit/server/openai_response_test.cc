@@ -1,0 +1,192 @@
+#include "server/http/openai_response.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "server/http/http_status.h"
+#include "tests/unit/engine/support.h"
+
+namespace mobius {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using testing::HasSubstr;
+
+AnswerHead make_head(bool chat, bool logprobs = false, bool include_usage = false) {
+  static const std::shared_ptr<const Tokenizer> tokenizer = byte_tokenizer();
+  return {.chat = chat,
+          .id = "id-1",
+          .created = 123,
+          .model = "m",
+          .seed = 42,
+          .include_usage = include_usage,
+          .logprobs = logprobs,
+          .tokenizer = tokenizer.get()};
+}
+
+TokenDelta make_delta(std::int32_t token, std::string text) {
+  return {.token = {.token = token, .logprob = -0.5F, .top = {{token, -0.5F}, {0xC3, -1.5F}}},
+          .text = std::move(text)};
+}
+
+Finish make_finish(FinishReason reason = FinishReason::length) {
+  Finish finish;
+  finish.reason = reason;
+  finish.usage = {.prompt_tokens = 10, .cached_tokens = 4, .completion_tokens = 2};
+  finish.timing = {.queued = std::chrono::milliseconds(1),
+                   .first_token = std::chrono::microseconds(2500),
+                   .total = std::chrono::milliseconds(9)};
+  finish.prefill_reads = {3, 30};
+  finish.decode_reads = {2, 20};
+  return finish;
+}
+
+/// The JSON of each event; checks the framing.
+std::vector<std::string> events_of(std::string_view stream) {
+  std::vector<std::string> events;
+  while (!stream.empty()) {
+    const std::size_t end = stream.find("\n\n");
+    EXPECT_TRUE(stream.starts_with("data: "));
+    EXPECT_NE(end, std::string_view::npos);
+    events.emplace_back(stream.substr(6, end - 6));
+    EXPECT_EQ(events.back().find('\n'), std::string::npos);
+    stream.remove_prefix(end + 2);
+  }
+  return events;
+}
+
+TEST(StreamWriter, ChatStream) {
+  StreamWriter writer(make_head(/*chat=*/true));
+  const Json begin = Json::parse(events_of(writer.begin()).at(0));
+  EXPECT_EQ(begin["object"], "chat.completion.chunk");
+  EXPECT_EQ(begin["id"], "id-1");
+  EXPECT_EQ(begin["created"], 123);
+  EXPECT_EQ(begin["choices"][0]["delta"], (Json{{"role", "assistant"}, {"content", ""}}));
+
+  const Json token = Json::parse(events_of(writer.token(make_delta('a', "a\n\"")))[0]);
+  EXPECT_EQ(token["choices"][0]["delta"]["content"], "a\n\"");
+  EXPECT_TRUE(token["choices"][0]["logprobs"].is_null());
+  EXPECT_EQ(writer.token(make_delta('a', "")), "") << "nothing to show";
+
+  const auto last = events_of(writer.finish(make_finish()));
+  ASSERT_EQ(last.size(), 2U);
+  const Json finish = Json::parse(last[0]);
+  EXPECT_EQ(finish["choices"][0]["finish_reason"], "length");
+  EXPECT_EQ(finish["mobius"]["seed"], 42);
+  EXPECT_EQ(finish["mobius"]["ttft_ms"], 2.5);
+  EXPECT_EQ(finish["mobius"]["prefill_blocks"], (Json{{"read", 3}, {"total", 30}}));
+  EXPECT_FALSE(finish.contains("usage"));
+  EXPECT_EQ(last[1], "[DONE]");
+}
+
+TEST(StreamWriter, UsageIsAChunkOfItsOwn) {
+  StreamWriter writer(make_head(true, false, /*include_usage=*/true));
+  const auto last = events_of(writer.finish(make_finish(FinishReason::stop)));
+  ASSERT_EQ(last.size(), 3U);
+  EXPECT_EQ(Json::parse(last[0])["choices"][0]["finish_reason"], "stop");
+  const Json usage = Json::parse(last[1]);
+  EXPECT_EQ(usage["choices"], Json::array());
+  EXPECT_EQ(usage["usage"]["prompt_tokens"], 10);
+  EXPECT_EQ(usage["usage"]["total_tokens"], 12);
+  EXPECT_EQ(usage["usage"]["prompt_tokens_details"]["cached_tokens"], 4);
+  EXPECT_TRUE(usage.contains("mobius"));
+}
+
+TEST(StreamWriter, HeldBackTextComesBeforeTheEnd) {
+  StreamWriter writer(make_head(false));
+  Finish finish = make_finish();
+  finish.text = "rest";
+  const auto last = events_of(writer.finish(finish));
+  ASSERT_EQ(last.size(), 3U);
+  EXPECT_EQ(Json::parse(last[0])["choices"][0]["text"], "rest");
+  EXPECT_EQ(Json::parse(last[1])["choices"][0]["text"], "");
+}
+
+TEST(StreamWriter, Progress) {
+  const StreamWriter writer(make_head(true));
+  const Json progress =
+      Json::parse(events_of(writer.progress({.total = 9, .cached = 1, .done = 5})).at(0));
+  EXPECT_EQ(progress["choices"], Json::array());
+  EXPECT_EQ(progress["mobius"]["progress"], (Json{{"total", 9}, {"cached", 1}, {"done", 5}}));
+}
+
+TEST(StreamWriter, FailureEndsTheStreamWithTheError) {
+  const StreamWriter writer(make_head(true));
+  Finish finish = make_finish(FinishReason::error);
+  finish.status = Status(StatusCode::deadline_exceeded, "too late");
+  const auto last = events_of(writer.finish(finish));
+  ASSERT_EQ(last.size(), 2U);
+  EXPECT_EQ(Json::parse(last[0])["error"]["code"], "deadline_exceeded");
+  EXPECT_EQ(last[1], "[DONE]");
+}
+
+TEST(StreamWriter, LogprobsOfBytesThatAreNoText) {
+  StreamWriter writer(make_head(true, /*logprobs=*/true));
+  // Half a character: no text yet, but the token is reported.
+  const Json token = Json::parse(events_of(writer.token(make_delta(0xC3, ""))).at(0));
+  const Json entry = token["choices"][0]["logprobs"]["content"][0];
+  EXPECT_EQ(entry["bytes"], Json::array({0xC3}));
+  EXPECT_EQ(entry["token"], "\ufffd");
+  EXPECT_EQ(entry["top_logprobs"].size(), 2U);
+}
+
+TEST(StreamWriter, CompletionLogprobsCountCharacters) {
+  StreamWriter writer(make_head(false, /*logprobs=*/true));
+  writer.token(make_delta('x', "\u00e9\u00e9"));
+  const Json token = Json::parse(events_of(writer.token(make_delta('y', "y"))).at(0));
+  EXPECT_EQ(token["choices"][0]["logprobs"]["text_offset"], Json::array({2}));
+  EXPECT_EQ(token["choices"][0]["logprobs"]["tokens"], Json::array({"y"}));
+}
+
+TEST(WholeAnswer, Chat) {
+  Finish finish = make_finish(FinishReason::stop);
+  finish.text = "!";
+  finish.stop_sequence = "END";
+  const Json answer = Json::parse(whole_answer(
+      make_head(true, /*logprobs=*/true), {make_delta('a', "a"), make_delta('b', "b")}, finish));
+  EXPECT_EQ(answer["object"], "chat.completion");
+  const Json choice = answer["choices"][0];
+  EXPECT_EQ(choice["message"]["role"], "assistant");
+  EXPECT_EQ(choice["message"]["content"], "ab!");
+  EXPECT_EQ(choice["finish_reason"], "stop");
+  EXPECT_EQ(choice["logprobs"]["content"].size(), 2U);
+  EXPECT_EQ(answer["usage"]["completion_tokens"], 2);
+  EXPECT_EQ(answer["mobius"]["stop_sequence"], "END");
+}
+
+TEST(WholeAnswer, Completion) {
+  const Json answer =
+      Json::parse(whole_answer(make_head(false), {make_delta('a', "a")}, make_finish()));
+  EXPECT_EQ(answer["object"], "text_completion");
+  EXPECT_EQ(answer["choices"][0]["text"], "a");
+  EXPECT_TRUE(answer["choices"][0]["logprobs"].is_null());
+}
+
+TEST(HttpStatus, EveryCodeHasOne) {
+  EXPECT_EQ(http_status_of(StatusCode::ok), 200);
+  EXPECT_EQ(http_status_of(StatusCode::invalid_argument), 400);
+  EXPECT_EQ(http_status_of(StatusCode::not_found), 404);
+  EXPECT_EQ(http_status_of(StatusCode::resource_exhausted), 429);
+  EXPECT_EQ(http_status_of(StatusCode::cancelled), 499);
+  EXPECT_EQ(http_status_of(StatusCode::internal), 500);
+  EXPECT_EQ(http_status_of(StatusCode::unavailable), 503);
+  EXPECT_EQ(http_status_of(StatusCode::deadline_exceeded), 504);
+}
+
+TEST(HttpStatus, ErrorBodies) {
+  const Json invalid = Json::parse(error_body(Status::invalid("top_p", "top_p is 2")))["error"];
+  EXPECT_EQ(invalid["message"], "top_p is 2");
+  EXPECT_EQ(invalid["param"], "top_p");
+  EXPECT_EQ(invalid["type"], "invalid_request_error");
+  EXPECT_EQ(invalid["code"], "invalid_argument");
+  const Json model = Json::parse(error_body(Status(StatusCode::not_found, "no", "model")))["error"];
+  EXPECT_EQ(model["code"], "model_not_found");
+  const Json server = Json::parse(error_body(Status(StatusCode::internal, "x")))["error"];
+  EXPECT_EQ(server["type"], "server_error");
+  EXPECT_TRUE(server["param"].is_null());
+}
+
+}  // namespace
+}  // namespace mobius
