@@ -51,10 +51,21 @@ void check(const Tensor& out, const Tensor& in, const Weight& weight, bool accum
 constexpr std::size_t kTotalsBytes =
     static_cast<std::size_t>(kMatmulPanelRows * kMatmulPanelColumns) * sizeof(float);
 constexpr int kTurns = 4;
+constexpr std::int64_t kFewestColumns = 16;
 constexpr std::int64_t kLongestRun = 16;
 
-std::int64_t panels_of(const HostTensor& block) {
-  return (block.rows + kMatmulPanelColumns - 1) / kMatmulPanelColumns;
+/// Panels of `columns` rows of w each that a row block falls into.
+std::int64_t panels_of(const HostTensor& block, std::int64_t columns) {
+  return (block.rows + columns - 1) / columns;
+}
+
+/// Columns of a panel: as many as fit the cache, but few enough that every thread gets some turns.
+std::int64_t panel_columns(const Weight& weight, int threads) {
+  std::int64_t columns = kMatmulPanelColumns;
+  while (columns > kFewestColumns && weight.rows / columns < std::int64_t{kTurns} * threads) {
+    columns /= 2;
+  }
+  return columns;
 }
 
 }  // namespace
@@ -87,6 +98,7 @@ void Matmul::operator()(const Tensor& out, const Tensor& in, const Weight& weigh
   check(out, in, weight, accumulate);
   reserve(in.cols);
   const MatmulPanelFunction multiply = in.dtype == DType::bf16 ? kernels_.bf16 : kernels_.f32;
+  const std::int64_t columns = panel_columns(weight, pool_.size());
   const std::int64_t row_panels = (in.rows + kMatmulPanelRows - 1) / kMatmulPanelRows;
 
   const auto run_panel = [&](const HostTensor& block, std::int64_t first_column,
@@ -100,7 +112,7 @@ void Matmul::operator()(const Tensor& out, const Tensor& in, const Weight& weigh
     panel.out = static_cast<std::byte*>(out.data) +
                 offset(row * out.cols + first_column + column, out.dtype);
     panel.rows = std::min(kMatmulPanelRows, in.rows - row);
-    panel.columns = std::min(kMatmulPanelColumns, block.rows - column);
+    panel.columns = std::min(columns, block.rows - column);
     panel.k = in.cols;
     panel.out_stride = out.cols;
     panel.out_bf16 = out.dtype == DType::bf16;
@@ -111,7 +123,7 @@ void Matmul::operator()(const Tensor& out, const Tensor& in, const Weight& weigh
   };
 
   std::int64_t column_panels = 0;
-  for (const HostTensor& block : weight.row_blocks) column_panels += panels_of(block);
+  for (const HostTensor& block : weight.row_blocks) column_panels += panels_of(block, columns);
   // Neighbouring panels go to one thread, so that it reads memory in long runs; but each thread
   // gets several turns, since cores are not equally fast.
   const std::int64_t run_length = std::clamp<std::int64_t>(
@@ -125,11 +137,11 @@ void Matmul::operator()(const Tensor& out, const Tensor& in, const Weight& weigh
     std::int64_t block_begin = 0;
     std::int64_t first_column = 0;
     for (const HostTensor& block : weight.row_blocks) {
-      const std::int64_t block_end = block_begin + panels_of(block);
+      const std::int64_t block_end = block_begin + panels_of(block, columns);
       for (std::int64_t panel = std::max(begin, block_begin); panel < std::min(end, block_end);
            ++panel) {
         for (std::int64_t row_panel = 0; row_panel < row_panels; ++row_panel) {
-          run_panel(block, first_column, (panel - block_begin) * kMatmulPanelColumns,
+          run_panel(block, first_column, (panel - block_begin) * columns,
                     row_panel * kMatmulPanelRows, scratch);
         }
       }

@@ -14,9 +14,8 @@ namespace mobius {
 /// K is summed in chunks of this many elements, each chunk in lanes and reduced once. Part of the
 /// order of summation, and with it of every result's bits.
 inline constexpr std::int64_t kMatmulChunk = 2048;
-/// Rows of w and of x in a panel, and the most rows of x in a register tile. They change speed
-/// alone.
-inline constexpr std::int64_t kMatmulPanelColumns = 64;
+/// The most rows of w and of x in a panel, and of x in a register tile. They change speed alone.
+inline constexpr std::int64_t kMatmulPanelColumns = 128;
 inline constexpr std::int64_t kMatmulPanelRows = 512;
 inline constexpr std::int64_t kMatmulTileRows = 6;
 
