@@ -9,7 +9,7 @@ namespace mobius {
 
 /// What a JSON text may cost. Depth bounds recursion, values bound memory (16 bytes and more each).
 struct JsonLimits {
-  std::size_t depth = 32;
+  std::size_t depth = 100;
   std::size_t values = std::size_t{4} << 20U;
 };
 

@@ -35,15 +35,19 @@ const auto kSchema = std::to_array<ConfigKey>({
                 "Checkpoint folder: config.json, *.safetensors, tokenizer.json. Relative to the "
                 "working directory. Required."),
     MOBIUS_TEXT(model.name, "", "Name that clients use; empty: the folder's name."),
-    MOBIUS_TEXT(model.dtype, "auto|f32|bf16",
-                "Type of weights and KV cache; auto: as the checkpoint is stored."),
-    MOBIUS_INT(model.max_context, 0, kMaxInt32, "tokens",
-               "Longest prompt plus answer; 0: what the model was made for."),
+    MOBIUS_TEXT(
+        model.dtype, "auto|f32|bf16",
+        "Type of weights, activations and KV cache; auto: as the checkpoint is stored, f32 for "
+        "f16."),
+    MOBIUS_INT(
+        model.max_context, 0, kMaxInt32, "tokens",
+        "Longest prompt plus answer, refused if the KV cache cannot hold it; 0: as long as model "
+        "and cache allow."),
 
     MOBIUS_INT(kv.page_tokens, 1, 65536, "tokens", "Tokens of a KV cache page."),
     MOBIUS_INT(kv.bytes, 0, kMaxBytes, "bytes",
-               "Memory for KV pages; 0: what is left of the machine's memory, up to what all "
-               "running requests could use."),
+               "Memory for KV pages; 0: room for two of the longest sequences, at most 80 % of the "
+               "memory that weights and workspace leave."),
 
     MOBIUS_TEXT(attention.prefill.mode, "full|moba", "Attention of prompt tokens."),
     MOBIUS_INT(attention.prefill.block, 1, kMaxInt32, "tokens",

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <utility>
 
+#include "server/generation_log.h"
 #include "server/grpc/grpc_convert.h"
 
 namespace mobius {
@@ -111,6 +112,7 @@ void GenerationReactor::pump() {
     events_.pop_front();
     const auto* end = std::get_if<mobius::Finish>(&event);
     last = end != nullptr;
+    if (last) log_generation("grpc", generation_.id, *end);
     if (last && end->reason == FinishReason::error) {
       failure = end->status;
     } else {

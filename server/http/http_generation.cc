@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "server/generation_log.h"
 #include "server/http/http_session.h"
 #include "server/http/http_status.h"
 
@@ -173,7 +174,9 @@ HttpSession::Awaitable<void> HttpSession::stream_answer(std::shared_ptr<Job> job
       } else if (const auto* delta = std::get_if<TokenDelta>(&event)) {
         events += writer.token(*delta);
       } else {
-        events += writer.finish(std::get<Finish>(event));
+        const auto& finish = std::get<Finish>(event);
+        log_generation("http", job->head.id, finish);
+        events += writer.finish(finish);
         job->finished = true;
       }
     }
@@ -206,6 +209,7 @@ HttpSession::Awaitable<void> HttpSession::collect_answer(std::shared_ptr<Job> jo
     co_await wait(std::chrono::hours(1));
     if (disconnected_) co_return;
   }
+  log_generation("http", job->head.id, finish);
   if (finish.reason == FinishReason::error) {
     co_await respond(http_status_of(finish.status.code()), error_body(finish.status));
   } else {

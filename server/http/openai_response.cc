@@ -27,11 +27,14 @@ double milliseconds(std::chrono::nanoseconds time) {
 }
 
 Json chunk(const AnswerHead& head, Json choices) {
-  return {{"id", head.id},
-          {"object", head.chat ? "chat.completion.chunk" : "text_completion"},
-          {"created", head.created},
-          {"model", head.model},
-          {"choices", std::move(choices)}};
+  Json json = {{"id", head.id},
+               {"object", head.chat ? "chat.completion.chunk" : "text_completion"},
+               {"created", head.created},
+               {"model", head.model},
+               {"choices", std::move(choices)}};
+  // Asked for, the member is in every chunk; the last one fills it.
+  if (head.include_usage) json["usage"] = nullptr;
+  return json;
 }
 
 /// A choice of a stream's chunk.

@@ -177,3 +177,16 @@ def test_slow_reader_gets_everything(grpc_client):
     rest = list(call)
     assert len(rest) == 2000
     assert rest[-1].finished.usage.completion_tokens == 2000
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff" * 50, b"\x12\x02\xff\xfe", b"\x0a\x7f"], ids=["garbage", "utf8", "cut"]
+)
+def test_messages_that_are_no_protobuf(server, grpc_client, data):
+    """Garbage, text that is not UTF-8, a length beyond the end: gRPC itself refuses them, its C++
+    callback API (1.51) with UNIMPLEMENTED."""
+    call = grpc_client.channel.unary_stream("/mobius.v1.Mobius/Generate")
+    with pytest.raises(grpc.RpcError) as error:
+        list(call(data, timeout=20))
+    assert error.value.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNIMPLEMENTED)
+    assert server.get("/health")[0] == 200

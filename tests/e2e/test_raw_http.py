@@ -215,3 +215,20 @@ def test_too_many_connections(start_server):
         except OSError:
             time.sleep(0.05)
     pytest.fail("closed connections still count")
+
+
+def test_a_refused_request_does_not_end_the_connection(server):
+    with server.raw() as connection:
+        connection.sendall(request_text('{"prompt": 5}'))
+        assert read_response(connection)[0] == 400
+        connection.sendall(request_text(path="/nowhere"))
+        assert read_response(connection)[0] == 404
+        connection.sendall(request_text())
+        assert read_response(connection)[0] == 200
+
+
+def test_head_has_no_body(server):
+    with server.raw() as connection:
+        connection.sendall(b"HEAD /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"\r\n\r\n")

@@ -86,6 +86,7 @@ TEST(StreamWriter, UsageIsAChunkOfItsOwn) {
   const auto last = events_of(writer.finish(make_finish(FinishReason::stop)));
   ASSERT_EQ(last.size(), 3U);
   EXPECT_EQ(Json::parse(last[0])["choices"][0]["finish_reason"], "stop");
+  EXPECT_TRUE(Json::parse(last[0]).at("usage").is_null());
   const Json usage = Json::parse(last[1]);
   EXPECT_EQ(usage["choices"], Json::array());
   EXPECT_EQ(usage["usage"]["prompt_tokens"], 10);
