@@ -108,4 +108,8 @@ void Checkpoint::prefault() const {
   for (const SafetensorsFile& file : files_) file.prefault();
 }
 
+void Checkpoint::release() const {
+  for (const SafetensorsFile& file : files_) file.release();
+}
+
 }  // namespace mobius

@@ -34,6 +34,10 @@ class Checkpoint {
   /// take page faults. Best effort.
   void prefault() const;
 
+  /// Takes the files' pages out of this process's memory, for a caller that has made copies;
+  /// reading brings them back.
+  void release() const;
+
   const std::vector<SafetensorsFile>& files() const { return files_; }
 
  private:

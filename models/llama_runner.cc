@@ -35,8 +35,10 @@ LlamaRunner::LlamaRunner(const LlamaConfig& config, Checkpoint checkpoint, const
       plan_(plan),
       checkpoint_(std::move(checkpoint)),
       backend_(std::move(backend)) {
-  checkpoint_.prefault();
+  const bool converted = plan_.weights.copied_bytes > plan_.weights.mapped_bytes;
+  if (!converted) checkpoint_.prefault();
   llama_ = std::make_unique<Llama>(config_, checkpoint_, plan_, *backend_);
+  if (converted) checkpoint_.release();  // the copies count, the file's pages would count again
   backend_->reserve_workspace(plan_.model, plan_.kv, plan_.limits);
   kv_ = backend_->create_kv_pool(plan_.kv);
   info_ = {.device = backend_->info().name,

@@ -44,15 +44,15 @@ const json& field(const json& entry, const char* name, const std::string& where)
 }
 
 std::vector<std::int64_t> parse_shape(const json& value, const std::string& where) {
-  const std::string expected = ", expected a list of at most 8 sizes";
-  if (!value.is_array() || value.size() > kMaxRank) {
-    fail(where + ": shape is " + shown(value) + expected);
-  }
+  const auto refuse = [&] {
+    fail(where + ": shape is " + shown(value) + ", expected a list of at most 8 sizes");
+  };
+  if (!value.is_array() || value.size() > kMaxRank) refuse();
   std::vector<std::int64_t> shape;
   for (const json& size : value) {
     if (!size.is_number_unsigned() ||
         size.get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max()) {
-      fail(where + ": shape is " + shown(value) + expected);
+      refuse();
     }
     shape.push_back(size.get<std::int64_t>());
   }
@@ -206,6 +206,10 @@ void SafetensorsFile::prefault() const {
   if (::madvise(start, bytes_, MADV_POPULATE_READ) == 0) return;
 #endif
   ::madvise(start, bytes_, MADV_WILLNEED);
+}
+
+void SafetensorsFile::release() const {
+  ::madvise(const_cast<std::byte*>(mapping_.get()), bytes_, MADV_DONTNEED);
 }
 
 }  // namespace mobius

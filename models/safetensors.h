@@ -51,6 +51,9 @@ class SafetensorsFile {
   /// Asks the kernel to read the file and map its pages now. Best effort.
   void prefault() const;
 
+  /// Takes the file's pages out of this process's memory; reading brings them back.
+  void release() const;
+
  private:
   std::filesystem::path path_;
   std::shared_ptr<const std::byte> mapping_;

@@ -235,11 +235,13 @@ std::size_t resident_bytes() {
   return 0;
 }
 
-TEST(LlamaRunner, MemoryIsThePlans) {
+class LlamaMemory : public testing::TestWithParam<DType> {};
+
+TEST_P(LlamaMemory, IsThePlans) {
   const ScratchFolder folder;
   LlamaConfig config = small_config();
   config.intermediate_size = 16384;
-  write_checkpoint(config, {.seed = 2}, folder.path());
+  write_checkpoint(config, {.seed = 2, .dtype = GetParam()}, folder.path());
   ModelOptions options = options_for(folder);
   options.kv_cache_bytes = 256 << 20;
   options.step_tokens = 64;
@@ -248,12 +250,18 @@ TEST(LlamaRunner, MemoryIsThePlans) {
   const auto runner = load_llama(options);
   const auto taken = static_cast<double>(resident_bytes() - before);
   const MemoryPlan& plan = runner->plan();
-  const auto promised = static_cast<double>(plan.weights.mapped_bytes + plan.kv_bytes);
+  const auto promised =
+      static_cast<double>(plan.weights.mapped_bytes + plan.weights.copied_bytes + plan.kv_bytes);
   EXPECT_GT(promised, 300e6);
   // All of it, before the first step, and each weight once.
   EXPECT_GT(taken, 0.95 * promised);
   EXPECT_LT(taken, 1.05 * promised + static_cast<double>(plan.workspace_bytes));
 }
+
+INSTANTIATE_TEST_SUITE_P(StoredTypes, LlamaMemory, testing::Values(DType::bf16, DType::f16),
+                         [](const testing::TestParamInfo<DType>& tested) {
+                           return std::string(name_of(tested.param));
+                         });
 
 TEST(LlamaRunner, RefusesBadSteps) {
   Fixture fixture;
