@@ -122,13 +122,13 @@ int serve(const ServerConfig& config) {
   const int signal = wait_for_shutdown_signal();
   log_event(LogLevel::info, "draining",
             {{"signal", std::int64_t{signal}}, {"seconds", config.server.drain_seconds}});
-  const auto patience = std::chrono::seconds(config.server.drain_seconds);
-  const Clock::time_point deadline = Clock::now() + patience;
+  const Clock::time_point deadline =
+      Clock::now() + std::chrono::seconds(config.server.drain_seconds);
   service.drain();
   grpc.set_serving(false);
   http.stop_accepting();
-  grpc.shutdown(std::chrono::system_clock::now() + patience);
-  const bool idle = http.wait_idle(deadline);
+  const bool grpc_idle = grpc.wait_idle(deadline);
+  const bool idle = http.wait_idle(deadline) && grpc_idle;
   log_event(LogLevel::info, "stopped", {{"drained", idle ? "yes" : "no"}});
   return 0;
 }

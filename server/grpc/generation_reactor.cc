@@ -20,9 +20,8 @@ std::string metadata_value(std::string text) {
 }  // namespace
 
 std::shared_ptr<GenerationReactor> GenerationReactor::start_chat(
-    grpc::CallbackServerContext& context, GenerationService& service, WorkerPool& pump,
-    const v1::ChatRequest& request) {
-  auto reactor = std::make_shared<GenerationReactor>(context, service, pump);
+    grpc::CallbackServerContext& context, CallContext& shared, const v1::ChatRequest& request) {
+  auto reactor = std::make_shared<GenerationReactor>(context, shared);
   reactor->self_ = reactor;
   StatusOr<ChatInput> input = to_input(request);
   if (!input.ok()) {
@@ -30,14 +29,13 @@ std::shared_ptr<GenerationReactor> GenerationReactor::start_chat(
     return reactor;
   }
   reactor->prepare(input.value().options);
-  service.chat(std::move(input).value(), reactor->abandoned_, reactor->on_started());
+  shared.service.chat(std::move(input).value(), reactor->abandoned_, reactor->on_started());
   return reactor;
 }
 
 std::shared_ptr<GenerationReactor> GenerationReactor::start_generate(
-    grpc::CallbackServerContext& context, GenerationService& service, WorkerPool& pump,
-    const v1::GenerateRequest& request) {
-  auto reactor = std::make_shared<GenerationReactor>(context, service, pump);
+    grpc::CallbackServerContext& context, CallContext& shared, const v1::GenerateRequest& request) {
+  auto reactor = std::make_shared<GenerationReactor>(context, shared);
   reactor->self_ = reactor;
   StatusOr<CompletionInput> input = to_input(request);
   if (!input.ok()) {
@@ -45,7 +43,7 @@ std::shared_ptr<GenerationReactor> GenerationReactor::start_generate(
     return reactor;
   }
   reactor->prepare(input.value().options);
-  service.complete(std::move(input).value(), reactor->abandoned_, reactor->on_started());
+  shared.service.complete(std::move(input).value(), reactor->abandoned_, reactor->on_started());
   return reactor;
 }
 
@@ -87,7 +85,7 @@ void GenerationReactor::started(StatusOr<Generation> result) {
 }
 
 void GenerationReactor::schedule() {
-  pump_.post([self = shared_from_this()] { self->pump(); });
+  shared_.pump.post([self = shared_from_this()] { self->pump(); });
 }
 
 /// Sends the next event, if no other is being sent. `sending_` and `finished_` guard `message_`, so
@@ -116,7 +114,7 @@ void GenerationReactor::pump() {
     if (last && end->reason == FinishReason::error) {
       failure = end->status;
     } else {
-      message_ = to_message(generation_.id, event, with_logprobs_, service_.tokenizer());
+      message_ = to_message(generation_.id, event, with_logprobs_, shared_.service.tokenizer());
       sending_ = true;
       finished_ = last;
     }
@@ -158,6 +156,7 @@ void GenerationReactor::OnDone() {
     stream = generation_.stream;
   }
   if (stream != nullptr) stream->on_events({});
+  shared_.calls.fetch_sub(1);
   self_.reset();
 }
 

@@ -3,7 +3,9 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <atomic>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -14,8 +16,18 @@
 
 namespace mobius {
 
+/// What all calls share.
+struct CallContext {
+  explicit CallContext(GenerationService& generation)
+      : service(generation), pump(1, std::numeric_limits<std::size_t>::max()) {}
+
+  GenerationService& service;
+  WorkerPool pump;
+  std::atomic<int> calls = 0;  ///< being answered
+};
+
 /// One call's stream of events. gRPC calls back on its threads, the engine wakes it on its own;
-/// conversion and sending run on `pump`'s threads, so that the engine's only posts. At most one
+/// conversion and sending run on `pump`'s thread, so that the engine's only posts. At most one
 /// message is being sent: while a client does not read, events wait in the engine's Stream, of
 /// which there are at most max_tokens.
 ///
@@ -25,16 +37,16 @@ class GenerationReactor : public grpc::ServerWriteReactor<v1::GenerateResponse>,
  public:
   /// A reactor that hands the input to the service.
   static std::shared_ptr<GenerationReactor> start_chat(grpc::CallbackServerContext& context,
-                                                       GenerationService& service, WorkerPool& pump,
+                                                       CallContext& shared,
                                                        const v1::ChatRequest& request);
   static std::shared_ptr<GenerationReactor> start_generate(grpc::CallbackServerContext& context,
-                                                           GenerationService& service,
-                                                           WorkerPool& pump,
+                                                           CallContext& shared,
                                                            const v1::GenerateRequest& request);
 
-  GenerationReactor(grpc::CallbackServerContext& context, GenerationService& service,
-                    WorkerPool& pump)
-      : context_(context), service_(service), pump_(pump) {}
+  GenerationReactor(grpc::CallbackServerContext& context, CallContext& shared)
+      : context_(context), shared_(shared) {
+    shared_.calls.fetch_add(1);
+  }
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
@@ -49,8 +61,7 @@ class GenerationReactor : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   void finish(const Status& status);
 
   grpc::CallbackServerContext& context_;
-  GenerationService& service_;
-  WorkerPool& pump_;
+  CallContext& shared_;
   std::shared_ptr<GenerationReactor> self_;
   std::shared_ptr<std::atomic<bool>> abandoned_ = std::make_shared<std::atomic<bool>>(false);
 

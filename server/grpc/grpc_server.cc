@@ -5,9 +5,9 @@
 #include <grpcpp/health_check_service_interface.h>
 
 #include <cstdlib>
-#include <limits>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include "mobius/v1/mobius.grpc.pb.h"
 #include "server/grpc/generation_reactor.h"
@@ -19,22 +19,22 @@ constexpr char kServiceName[] = "mobius.v1.Mobius";
 
 class MobiusService final : public v1::Mobius::CallbackService {
  public:
-  explicit MobiusService(GenerationService& service)
-      : service_(service), pump_(1, std::numeric_limits<std::size_t>::max()) {}
+  explicit MobiusService(GenerationService& service) : shared_(service) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
-    return GenerationReactor::start_generate(*context, service_, pump_, *request).get();
+    return GenerationReactor::start_generate(*context, shared_, *request).get();
   }
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Chat(grpc::CallbackServerContext* context,
                                                        const v1::ChatRequest* request) override {
-    return GenerationReactor::start_chat(*context, service_, pump_, *request).get();
+    return GenerationReactor::start_chat(*context, shared_, *request).get();
   }
 
+  int calls() const { return shared_.calls.load(); }
+
  private:
-  GenerationService& service_;
-  WorkerPool pump_;
+  CallContext shared_;
 };
 
 /// "[::1]:8001"
@@ -77,7 +77,10 @@ GrpcServer::GrpcServer(const ServerConfig::Grpc& options, GenerationService& ser
 }
 
 GrpcServer::~GrpcServer() {
-  shutdown(std::chrono::system_clock::now());
+  if (impl_->server == nullptr) return;
+  // A moment for answers that are done and on their way; what still runs is cancelled then.
+  impl_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
+  impl_->server->Wait();
 }
 
 std::uint16_t GrpcServer::port() const {
@@ -90,9 +93,12 @@ void GrpcServer::set_serving(bool serving) {
   health->SetServingStatus("", serving);
 }
 
-void GrpcServer::shutdown(std::chrono::system_clock::time_point deadline) {
-  impl_->server->Shutdown(deadline);
-  impl_->server->Wait();
+bool GrpcServer::wait_idle(std::chrono::steady_clock::time_point deadline) {
+  while (impl_->service.calls() > 0) {
+    if (std::chrono::steady_clock::now() >= deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return true;
 }
 
 }  // namespace mobius

@@ -20,7 +20,7 @@ class GrpcServer {
   /// Binds and starts to answer. `service` must outlive this. Throws std::runtime_error with one
   /// line if the address cannot be listened on.
   GrpcServer(const ServerConfig::Grpc& options, GenerationService& service);
-  /// Cancels what still runs.
+  /// Cancels what still runs, and waits for its end.
   ~GrpcServer();
   GrpcServer(const GrpcServer&) = delete;
   GrpcServer& operator=(const GrpcServer&) = delete;
@@ -31,9 +31,9 @@ class GrpcServer {
   /// What the health service says of mobius.v1.Mobius and of the server as a whole.
   void set_serving(bool serving);
 
-  /// Takes no new calls, waits for running ones until the deadline, cancels the rest. Returns when
-  /// none is left.
-  void shutdown(std::chrono::system_clock::time_point deadline);
+  /// Waits until no generation is being answered (health watches may go on). False if that did not
+  /// happen in time.
+  bool wait_idle(std::chrono::steady_clock::time_point deadline);
 
  private:
   struct Impl;

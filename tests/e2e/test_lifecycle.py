@@ -7,6 +7,7 @@ import socket
 import subprocess
 
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from server import MOBIUS, START_SECONDS, sse_data
 
@@ -205,3 +206,14 @@ def test_log_is_json_and_holds_no_prompts(start_server):
     statuses = [line["status"] for line in lines if line["event"] == "request"]
     assert sorted(statuses) == [200, 404]
     assert "secret" not in server.log.read_text()
+
+
+def test_a_health_watch_does_not_hold_up_the_drain(start_server):
+    server = start_server(server__drain_seconds=600)
+    client = server.grpc_client()
+    watch = health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest())
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    server.process.send_signal(signal.SIGTERM)
+    assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert server.process.wait(timeout=START_SECONDS) == 0
+    client.close()
