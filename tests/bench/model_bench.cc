@@ -158,7 +158,8 @@ class Bench {
 /// AVX-512 cores, where it was measured; `bar` the multiple of it to reach.
 class Report {
  public:
-  explicit Report(std::int32_t threads) : threads_(threads) {}
+  /// `has_peer`: whether the model is the one that the peer was measured on.
+  Report(std::int32_t threads, bool has_peer) : threads_(threads), has_peer_(has_peer) {}
 
   void add(const std::string& name, double tokens, std::vector<double> seconds,
            std::optional<double> peer = std::nullopt, double bar = 1) {
@@ -177,7 +178,7 @@ class Report {
                          rounded(tokens / *std::min_element(seconds.begin(), seconds.end()))}};
     std::printf("%-32s %9.2f tokens/s %10.1f ms  processors %3.0f%%", name.c_str(), rate,
                 median(seconds) * 1e3, share * 100);
-    if (peer) {
+    if (peer && has_peer_) {
       row["peer_tokens_per_second"] = *peer;
       row["times_peer"] = rounded(rate / *peer);
       row["bar_times_peer"] = bar;
@@ -198,6 +199,7 @@ class Report {
     return text;
   }
   std::int32_t threads_;
+  bool has_peer_;
   double last_processor_ = processor_seconds();
   Clock::time_point last_wall_ = Clock::now();
   ordered_json rows_ = ordered_json::array();
@@ -342,7 +344,9 @@ void run(const Arguments& arguments) {
   bench.step(kChunk, 0, kFull);
   document["memory"] = measure_memory(bench);
   document["limits"] = measure_limits(bench, threads);
-  Report report(threads);
+  const LlamaConfig& config = bench.config();
+  Report report(threads, config.num_layers == 16 && config.hidden_size == 2048 &&
+                             config.intermediate_size == 8192 && config.vocab_size == 128256);
   measure_like_the_peer(bench, report);
   measure_contexts(bench, report, arguments.longest);
   document["peer"] = "llama.cpp, BF16, flash attention, two AVX-512 cores";
