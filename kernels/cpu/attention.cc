@@ -22,6 +22,40 @@ struct GroupItem {
   std::int64_t cost = 0;  ///< keys times queries, to start with the longest
 };
 
+/// A decode step of one sequence has few groups, each with a long context. Where threads would find
+/// too few, a group becomes several tasks, each of some of its spans.
+struct Split {
+  std::int32_t spans = 1;  ///< of the longest context
+  std::int32_t spans_per_task = 1;
+  std::int32_t tasks_per_group = 1;
+};
+
+/// What every task of one call reads.
+struct AttentionRun {
+  GroupContext context;
+  GroupLimits limits;
+  std::span<const GroupItem> items;
+  std::byte* scratch = nullptr;
+  std::size_t scratch_bytes = 0;
+  Split split;
+  SoftmaxState parts;  ///< [items][spans][gqa]
+
+  const AttentionGroup& group(std::int64_t item) const {
+    return items[static_cast<std::size_t>(item)].group;
+  }
+  AttentionPolicy policy(const AttentionGroup& group) const {
+    return group.slice->policy_at(context.layer, context.kv->shape().num_layers);
+  }
+  GroupScratch scratch_of(int thread) const {
+    return carve_group_scratch(scratch + static_cast<std::size_t>(thread) * scratch_bytes,
+                               context.kv->shape(), limits);
+  }
+  SoftmaxState parts_of(std::int64_t item) const {
+    const std::ptrdiff_t first = item * split.spans * context.gqa;
+    return {parts.m + first, parts.l + first, parts.o + first * context.kv->shape().head_dim};
+  }
+};
+
 void require(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
 }
@@ -38,10 +72,43 @@ GroupLimits limits_of(const KvShape& kv, std::int32_t gqa, std::int64_t rows,
           static_cast<std::int32_t>(context / kv.page_tokens + 1)};
 }
 
-std::size_t bytes_of(const KvShape& kv, const GroupLimits& limits, std::int64_t rows, int threads) {
+/// Groups that a step of these many threads should have at least.
+std::int64_t enough_groups(int threads) {
+  return kGroupsPerThread * threads;
+}
+
+std::int32_t spans_of(const KvShape& kv, std::int64_t context) {
+  // A span is a little shorter than kSpanKeys where pages do not divide it.
+  const std::int32_t pages = std::max(1, kSpanKeys / kv.page_tokens);
+  return static_cast<std::int32_t>((context - 1) / kv.page_tokens / pages + 1);
+}
+
+/// Rows of states that split groups may need: those of all heads of the most rows that still make
+/// too few groups, in every span.
+std::size_t part_rows(const KvShape& kv, std::int32_t gqa, std::int64_t rows, std::int64_t context,
+                      int threads) {
+  const std::int64_t few = std::min(rows, (enough_groups(threads) - 1) / kv.kv_heads);
+  const std::int32_t spans = spans_of(kv, context);
+  return spans > 1 && threads > 1 ? static_cast<std::size_t>(few * kv.kv_heads * gqa * spans) : 0;
+}
+
+/// Offsets into the workspace: items, states of split groups, then every thread's scratch.
+struct Workspace {
+  std::size_t m = 0, l = 0, o = 0, scratch = 0, end = 0;
+};
+
+Workspace lay_out(const KvShape& kv, const GroupLimits& limits, std::int64_t rows,
+                  std::int64_t context, int threads) {
   const std::size_t items = static_cast<std::size_t>(rows) * static_cast<std::size_t>(kv.kv_heads);
-  return aligned(items * sizeof(GroupItem)) +
-         static_cast<std::size_t>(threads) * group_scratch_bytes(kv, limits);
+  const std::size_t parts = part_rows(kv, limits.gqa, rows, context, threads);
+  const std::size_t head_dim = static_cast<std::size_t>(kv.head_dim);
+  Workspace layout;
+  layout.m = aligned(items * sizeof(GroupItem));
+  layout.l = layout.m + aligned(parts * sizeof(float));
+  layout.o = layout.l + aligned(parts * sizeof(float));
+  layout.scratch = layout.o + aligned(parts * head_dim * sizeof(float));
+  layout.end = layout.scratch + static_cast<std::size_t>(threads) * group_scratch_bytes(kv, limits);
+  return layout;
 }
 
 /// The most queries that one group takes.
@@ -77,8 +144,9 @@ GroupContext context_of(void* out, Tensor q, const CpuKvPool& kv, std::int32_t l
 
 std::size_t attention_workspace_bytes(const KvShape& kv, std::int32_t heads,
                                       const StepLimits& limits, int threads) {
-  return bytes_of(kv, limits_of(kv, heads / kv.kv_heads, limits.max_rows, limits.max_context),
-                  limits.max_rows, threads);
+  return lay_out(kv, limits_of(kv, heads / kv.kv_heads, limits.max_rows, limits.max_context),
+                 limits.max_rows, limits.max_context, threads)
+      .end;
 }
 
 void attention(Tensor out, Tensor q, const CpuKvPool& kv, std::int32_t layer, const StepView& step,
@@ -91,10 +159,10 @@ void attention(Tensor out, Tensor q, const CpuKvPool& kv, std::int32_t layer, co
     context_tokens = std::max<std::int64_t>(context_tokens, slice.first_position + slice.num_rows);
   }
   const GroupLimits limits = limits_of(shape, gqa, q.rows, context_tokens);
-  require(workspace.size() >= bytes_of(shape, limits, q.rows, threads.size()),
-          "attention's workspace is too small for the step");
+  const Workspace layout = lay_out(shape, limits, q.rows, context_tokens, threads.size());
+  require(workspace.size() >= layout.end, "attention's workspace is too small for the step");
 
-  const std::int64_t groups = kGroupsPerThread * threads.size();
+  const std::int64_t groups = enough_groups(threads.size());
   const std::int64_t wanted = (q.rows * shape.kv_heads + groups - 1) / groups;
   const auto items = std::span(reinterpret_cast<GroupItem*>(workspace.data()),
                                static_cast<std::size_t>(q.rows * shape.kv_heads));
@@ -116,21 +184,44 @@ void attention(Tensor out, Tensor q, const CpuKvPool& kv, std::int32_t layer, co
   std::sort(items.begin(), items.begin() + static_cast<std::ptrdiff_t>(count),
             [](const GroupItem& a, const GroupItem& b) { return a.cost > b.cost; });
 
-  struct Run {
-    GroupContext context;
-    std::span<const GroupItem> items;
-    std::byte* scratch;
-    std::size_t scratch_bytes;
-    GroupLimits limits;
-  } run{context_of(out.data, q, kv, layer, gqa, isa), items.first(count),
-        workspace.data() + aligned(items.size_bytes()), group_scratch_bytes(shape, limits), limits};
-  threads.parallel_for(static_cast<std::int64_t>(count), [&run](std::int64_t task, int thread) {
-    const AttentionGroup& group = run.items[static_cast<std::size_t>(task)].group;
-    const KvShape& kv_shape = run.context.kv->shape();
-    const GroupScratch scratch = carve_group_scratch(
-        run.scratch + static_cast<std::size_t>(thread) * run.scratch_bytes, kv_shape, run.limits);
-    attend_group(run.context, group, group.slice->policy_at(run.context.layer, kv_shape.num_layers),
-                 scratch);
+  const auto tasks = static_cast<std::int64_t>(count);
+  AttentionRun run;
+  run.context = context_of(out.data, q, kv, layer, gqa, isa);
+  run.limits = limits;
+  run.items = items.first(count);
+  run.scratch = workspace.data() + layout.scratch;
+  run.scratch_bytes = group_scratch_bytes(shape, limits);
+  run.split.spans = spans_of(shape, context_tokens);
+  // With fewer rows than that every group is one query, which is what `parts` has room for.
+  const bool few = q.rows * shape.kv_heads < groups;
+  if (threads.size() == 1 || !few || run.split.spans == 1) {
+    threads.parallel_for(tasks, [&run](std::int64_t task, int thread) {
+      const AttentionGroup& group = run.group(task);
+      attend_group(run.context, group, run.policy(group), run.scratch_of(thread));
+    });
+    return;
+  }
+
+  const auto wanted_tasks = static_cast<std::int32_t>((groups + tasks - 1) / tasks);
+  Split& split = run.split;
+  split.spans_per_task = (split.spans + wanted_tasks - 1) / wanted_tasks;
+  split.tasks_per_group = (split.spans + split.spans_per_task - 1) / split.spans_per_task;
+  run.parts = {reinterpret_cast<float*>(workspace.data() + layout.m),
+               reinterpret_cast<float*>(workspace.data() + layout.l),
+               reinterpret_cast<float*>(workspace.data() + layout.o)};
+  threads.parallel_for(tasks * split.tasks_per_group, [&run](std::int64_t task, int thread) {
+    const std::int64_t item = task / run.split.tasks_per_group;
+    const AttentionGroup& group = run.group(item);
+    const auto first =
+        static_cast<std::int32_t>(task % run.split.tasks_per_group) * run.split.spans_per_task;
+    const std::int32_t end =
+        std::min(first + run.split.spans_per_task, spans_of(group, run.context.kv->shape()));
+    if (first >= end) return;
+    attend_spans(run.context, group, run.policy(group), run.scratch_of(thread), first, end,
+                 run.parts_of(item));
+  });
+  threads.parallel_for(tasks, [&run](std::int64_t task, int thread) {
+    merge_spans(run.context, run.group(task), run.scratch_of(thread), run.parts_of(task));
   });
 }
 

@@ -94,6 +94,7 @@ struct GroupRun {
   std::int32_t rows = 0;
   std::int32_t first_position = 0;
   float scale = 0.0F;
+  SoftmaxState parts;  ///< where spans' states go one by one; empty: merged into scratch.total
 
   std::int32_t position(std::int32_t row) const { return first_position + row / context.gqa; }
 };
@@ -170,13 +171,29 @@ SoftmaxState row_of(SoftmaxState state, std::int32_t row, std::int32_t head_dim)
   return {state.m + row, state.l + row, state.o + static_cast<std::ptrdiff_t>(row) * head_dim};
 }
 
-void end_span(const GroupRun& run) {
+/// Adds the rows' states of a span to their totals.
+void merge_rows(const GroupRun& run, SoftmaxState part) {
   const std::int32_t head_dim = run.context.kv->shape().head_dim;
   for (std::int32_t r = 0; r < run.rows; ++r) {
     // Rows that no key of the span concerns keep their bits.
-    if (run.scratch.span.m[r] == -std::numeric_limits<float>::infinity()) continue;
-    run.context.kernels->merge(row_of(run.scratch.total, r, head_dim),
-                               row_of(run.scratch.span, r, head_dim), head_dim, run.scale);
+    if (part.m[r] == -std::numeric_limits<float>::infinity()) continue;
+    run.context.kernels->merge(row_of(run.scratch.total, r, head_dim), row_of(part, r, head_dim),
+                               head_dim, run.scale);
+  }
+}
+
+void copy(SoftmaxState to, SoftmaxState from, std::int32_t rows, std::int32_t head_dim) {
+  std::copy_n(from.m, rows, to.m);
+  std::copy_n(from.l, rows, to.l);
+  std::copy_n(from.o, static_cast<std::ptrdiff_t>(rows) * head_dim, to.o);
+}
+
+void end_span(const GroupRun& run, std::int32_t span) {
+  const std::int32_t head_dim = run.context.kv->shape().head_dim;
+  if (run.parts.m == nullptr) {
+    merge_rows(run, run.scratch.span);
+  } else {
+    copy(row_of(run.parts, span * run.rows, head_dim), run.scratch.span, run.rows, head_dim);
   }
   clear(run.scratch.span, run.rows, head_dim);
 }
@@ -203,6 +220,87 @@ std::int32_t list_rows(const GroupRun& run, std::int32_t words, std::int32_t blo
     }
   }
   return count;
+}
+
+std::int32_t pages_per_span(const KvShape& shape) {
+  return std::max(1, kSpanKeys / shape.page_tokens);
+}
+
+GroupRun start(const GroupContext& context, const AttentionGroup& group,
+               const GroupScratch& scratch, SoftmaxState parts) {
+  return {context,
+          group,
+          scratch,
+          group.queries * context.gqa,
+          group.slice->first_position + group.first_query,
+          static_cast<float>(std::numbers::log2e /
+                             std::sqrt(static_cast<double>(context.kv->shape().head_dim))),
+          parts};
+}
+
+/// Attends all rows to their keys in spans [first_span, end_span).
+void run_spans(const GroupRun& run, const AttentionPolicy& policy, std::int32_t first_span,
+               std::int32_t end_span_index) {
+  const KvShape& shape = run.context.kv->shape();
+  const GroupScratch& scratch = run.scratch;
+  pack_queries(run.context, run.group, scratch);
+  clear(scratch.span, run.rows, shape.head_dim);
+  const bool moba = policy.mode == AttentionMode::moba;
+  const std::int32_t words = moba ? choose_blocks(run.context, run.group, policy, scratch) : 0;
+
+  const std::int32_t span_pages = pages_per_span(shape);
+  const std::int32_t first_page = first_span * span_pages;
+  const std::int32_t end_page =
+      std::min(end_span_index * span_pages, run.position(run.rows - 1) / shape.page_tokens + 1);
+  const std::int32_t block_pages = moba ? policy.block / shape.page_tokens : end_page;
+  const std::int32_t segment_pages = std::max(1, kSegmentKeys / shape.page_tokens);
+  const std::int32_t end_block = (end_page + block_pages - 1) / block_pages;
+  for (std::int32_t r = 0; r < run.rows; ++r) scratch.rows[r] = r;
+
+  std::int32_t span = first_span;
+  std::int32_t block = moba ? next_chosen(run, words, first_page / block_pages, end_block) : 0;
+  while (block >= 0) {
+    const std::int32_t count = moba ? list_rows(run, words, block) : run.rows;
+    const std::int32_t next_block = moba ? next_chosen(run, words, block + 1, end_block) : -1;
+    const std::int32_t end = std::min(end_page, (block + 1) * block_pages);
+    Segment segment;
+    segment.page = std::max(first_page, block * block_pages);
+    for (; segment.page < end; segment.page = segment.end_page) {
+      if (segment.page / span_pages != span) {
+        end_span(run, span);
+        span = segment.page / span_pages;
+      }
+      segment.end_page = std::min({end, (span + 1) * span_pages, segment.page + segment_pages});
+      segment.next_page = segment.end_page < end ? segment.end_page
+                          : next_block >= 0      ? next_block * block_pages
+                                                 : -1;
+      // Rows in the list ascend by position: those before the segment come first.
+      const std::int32_t segment_start = segment.page * shape.page_tokens;
+      std::int32_t begin = 0;
+      while (begin < count && run.position(scratch.rows[begin]) < segment_start) ++begin;
+      for (std::int32_t r = begin; r < count; r += kTileRows) {
+        attend_rows(run, scratch.rows + r, std::min(kTileRows, count - r), segment, r == begin,
+                    r + kTileRows >= count);
+      }
+    }
+    block = next_block;
+  }
+  end_span(run, span);
+}
+
+/// Writes the rows' totals to context.out.
+void finish_rows(const GroupRun& run) {
+  const KvShape& shape = run.context.kv->shape();
+  const AttentionGroup& group = run.group;
+  const std::int32_t gqa = run.context.gqa;
+  const std::size_t head_bytes = as_size(shape.head_dim) * size_of(shape.dtype);
+  const std::size_t heads = as_size(shape.kv_heads * gqa);
+  for (std::int32_t r = 0; r < run.rows; ++r) {
+    const std::size_t row = as_size(group.slice->first_row + group.first_query + r / gqa);
+    const std::size_t head = as_size(group.kv_head * gqa + r % gqa);
+    run.context.kernels->finish(run.context.out + (row * heads + head) * head_bytes,
+                                row_of(run.scratch.total, r, shape.head_dim), shape.head_dim);
+  }
 }
 
 }  // namespace
@@ -280,64 +378,39 @@ std::int32_t choose_blocks(const GroupContext& context, const AttentionGroup& gr
   return words;
 }
 
+std::int32_t spans_of(const AttentionGroup& group, const KvShape& shape) {
+  const std::int32_t last = group.slice->first_position + group.first_query + group.queries - 1;
+  return last / shape.page_tokens / pages_per_span(shape) + 1;
+}
+
 void attend_group(const GroupContext& context, const AttentionGroup& group,
                   const AttentionPolicy& policy, const GroupScratch& scratch) {
-  const KvShape& shape = context.kv->shape();
-  GroupRun run{context, group, scratch};
-  run.rows = group.queries * context.gqa;
-  run.first_position = group.slice->first_position + group.first_query;
-  run.scale = static_cast<float>(std::numbers::log2e / std::sqrt(double{1.0} * shape.head_dim));
-  pack_queries(context, group, scratch);
-  clear(scratch.total, run.rows, shape.head_dim);
-  clear(scratch.span, run.rows, shape.head_dim);
+  const GroupRun run = start(context, group, scratch, {});
+  clear(scratch.total, run.rows, context.kv->shape().head_dim);
+  run_spans(run, policy, 0, spans_of(group, context.kv->shape()));
+  finish_rows(run);
+}
 
-  const bool moba = policy.mode == AttentionMode::moba;
-  const std::int32_t words = moba ? choose_blocks(context, group, policy, scratch) : 0;
-  const std::int32_t end_page = run.position(run.rows - 1) / shape.page_tokens + 1;
-  const std::int32_t block_pages = moba ? policy.block / shape.page_tokens : end_page;
-  const std::int32_t span_pages = std::max(1, kSpanKeys / shape.page_tokens);
-  const std::int32_t segment_pages = std::max(1, kSegmentKeys / shape.page_tokens);
+void attend_spans(const GroupContext& context, const AttentionGroup& group,
+                  const AttentionPolicy& policy, const GroupScratch& scratch,
+                  std::int32_t first_span, std::int32_t end_span, SoftmaxState parts) {
+  const GroupRun run = start(context, group, scratch, parts);
+  // Spans without a chosen block are never come by.
+  std::fill_n(parts.m + first_span * run.rows, (end_span - first_span) * run.rows,
+              -std::numeric_limits<float>::infinity());
+  run_spans(run, policy, first_span, end_span);
+}
 
-  const std::int32_t end_block = (end_page + block_pages - 1) / block_pages;
-  for (std::int32_t r = 0; r < run.rows; ++r) scratch.rows[r] = r;
-
-  std::int32_t span = 0;
-  std::int32_t block = moba ? next_chosen(run, words, 0, end_block) : 0;
-  while (block >= 0) {
-    const std::int32_t count = moba ? list_rows(run, words, block) : run.rows;
-    const std::int32_t next_block = moba ? next_chosen(run, words, block + 1, end_block) : -1;
-    const std::int32_t end = std::min(end_page, (block + 1) * block_pages);
-    Segment segment;
-    for (segment.page = block * block_pages; segment.page < end; segment.page = segment.end_page) {
-      if (segment.page / span_pages != span) {
-        end_span(run);
-        span = segment.page / span_pages;
-      }
-      segment.end_page = std::min({end, (span + 1) * span_pages, segment.page + segment_pages});
-      segment.next_page = segment.end_page < end ? segment.end_page
-                          : next_block >= 0      ? next_block * block_pages
-                                                 : -1;
-      // Rows in the list ascend by position: those before the segment come first.
-      const std::int32_t segment_start = segment.page * shape.page_tokens;
-      std::int32_t begin = 0;
-      while (begin < count && run.position(scratch.rows[begin]) < segment_start) ++begin;
-      for (std::int32_t r = begin; r < count; r += kTileRows) {
-        attend_rows(run, scratch.rows + r, std::min(kTileRows, count - r), segment, r == begin,
-                    r + kTileRows >= count);
-      }
-    }
-    block = next_block;
+void merge_spans(const GroupContext& context, const AttentionGroup& group,
+                 const GroupScratch& scratch, SoftmaxState parts) {
+  const GroupRun run = start(context, group, scratch, {});
+  const std::int32_t head_dim = context.kv->shape().head_dim;
+  clear(scratch.total, run.rows, head_dim);
+  const std::int32_t spans = spans_of(group, context.kv->shape());
+  for (std::int32_t span = 0; span < spans; ++span) {
+    merge_rows(run, row_of(parts, span * run.rows, head_dim));
   }
-  end_span(run);
-
-  const std::size_t head_bytes = as_size(shape.head_dim) * size_of(shape.dtype);
-  for (std::int32_t r = 0; r < run.rows; ++r) {
-    const std::size_t row = as_size(group.slice->first_row + group.first_query + r / context.gqa);
-    const std::size_t head = as_size(group.kv_head * context.gqa + r % context.gqa);
-    const std::size_t heads = as_size(shape.kv_heads * context.gqa);
-    context.kernels->finish(context.out + (row * heads + head) * head_bytes,
-                            row_of(scratch.total, r, shape.head_dim), shape.head_dim);
-  }
+  finish_rows(run);
 }
 
 }  // namespace mobius

@@ -66,6 +66,18 @@ std::int32_t choose_blocks(const GroupContext& context, const AttentionGroup& gr
 void attend_group(const GroupContext& context, const AttentionGroup& group,
                   const AttentionPolicy& policy, const GroupScratch& scratch);
 
+/// Spans that the group's last query sees, its own included.
+std::int32_t spans_of(const AttentionGroup& group, const KvShape& shape);
+
+/// The same in two steps, so that threads can share a group with a long context: first the states
+/// of spans [first_span, end_span), each to parts[span * rows + row], then their merge in order,
+/// written to context.out. Bit for bit what attend_group gives.
+void attend_spans(const GroupContext& context, const AttentionGroup& group,
+                  const AttentionPolicy& policy, const GroupScratch& scratch,
+                  std::int32_t first_span, std::int32_t end_span, SoftmaxState parts);
+void merge_spans(const GroupContext& context, const AttentionGroup& group,
+                 const GroupScratch& scratch, SoftmaxState parts);
+
 /// Copies the group's queries to scratch.q. Comes before choose_blocks; attend_group does it
 /// itself.
 void pack_queries(const GroupContext& context, const AttentionGroup& group,

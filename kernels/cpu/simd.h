@@ -79,13 +79,6 @@ inline Vec first(int n, Vec a, Vec b) {
 inline Mask greater(Vec a, Vec b) {
   return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ);
 }
-inline Vec round(Vec a) {
-  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT)};
-}
-/// a * 2^n for whole n.
-inline Vec scale_by_power(Vec a, Vec n) {
-  return {_mm512_scalef_ps(a.v, n.v)};
-}
 
 using Words = __m512i;
 inline Words load_words(const std::uint32_t* p) {
@@ -306,16 +299,23 @@ inline void store_bf16(std::uint16_t* p, Vec a) {
 
 #endif
 
-/// 2^x, relative error below 4e-7; exactly 1 at 0, exactly 0 from -200 down, NaN stays NaN.
+/// 2^x, relative error below 4e-7; exactly 1 at 0, exactly 0 at -infinity, NaN stays NaN.
+/// 2^f = 1 + f * p(f), p interpolated at Chebyshev's nodes of the interval that f is reduced to.
 inline Vec exp2(Vec x) {
 #if defined(__AVX512F__)
-  x = max(broadcast(-200.0F), x);
+  // Two instructions do all that is special: f = x - floor(x), and 2^floor(x), whatever x is.
+  const Vec f = {_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEG_INF)};
+  Vec p = broadcast(0x1.d4cf66p-10F);
+  p = fma(p, f, broadcast(0x1.2d720ep-7F));
+  p = fma(p, f, broadcast(0x1.c7f14ep-5F));
+  p = fma(p, f, broadcast(0x1.ebf1c0p-3F));
+  p = fma(p, f, broadcast(0x1.62e43cp-1F));
+  p = fma(p, f, broadcast(1.0F));
+  return {_mm512_scalef_ps(p.v, x.v)};
 #else
   x = max(broadcast(-127.0F), x);  // the exponent's bits are then all zero, and so is 2^n
-#endif
   const Vec n = round(x);
   const Vec f = sub(x, n);
-  // (2^f - 1) / f on [-1/2, 1/2], interpolated at Chebyshev's nodes.
   Vec p = broadcast(0x1.5ec866p-10F);
   p = fma(p, f, broadcast(0x1.3cbf60p-7F));
   p = fma(p, f, broadcast(0x1.c6afeep-5F));
@@ -323,6 +323,7 @@ inline Vec exp2(Vec x) {
   p = fma(p, f, broadcast(0x1.62e430p-1F));
   p = fma(p, f, broadcast(1.0F));
   return scale_by_power(p, n);
+#endif
 }
 
 /// How a cell is multiplied. `mac` adds a's products with b to acc, lane by lane.

@@ -92,6 +92,33 @@ TEST_P(AttentionChunking, SpansMergeTheSameWayForAnyCut) {
   EXPECT_TRUE(tail(300, 77, 2) == whole);
 }
 
+TEST_P(AttentionChunking, ThreadsThatShareOneQuerysSpansGiveTheSameBits) {
+  // One or two decode rows of one KV head are fewer groups than any pool of threads has threads.
+  struct Case {
+    AttentionPolicy policy;
+    std::int32_t page;
+  };
+  for (const Case& c :
+       {Case{AttentionPolicy::full(), 128}, Case{AttentionPolicy::moba(128, 3), 128},
+        Case{AttentionPolicy::moba(6144, 2), 128}, Case{AttentionPolicy::moba(16, 70), 16}}) {
+    std::vector<std::byte> expected;
+    for (const int threads : {1, 2, 8}) {
+      AttentionFixture fixture({4, 1, 16, c.page, 0, DType::bf16}, 13500 / c.page + 2, threads,
+                               GetParam());
+      fixture.poison_free_pages();
+      TestSequence sequence = fixture.make_sequence(9000, c.policy, 23);
+      TestSequence other = fixture.make_sequence(4200, c.policy, 24);
+      fixture.append(sequence, 8999);
+      fixture.append(other, 4199);
+      fixture.step(std::vector<TestSlice>{{&other, 1}, {&sequence, 1}});
+      std::vector<std::byte> results = sequence.out;
+      results.insert(results.end(), other.out.begin(), other.out.end());
+      if (expected.empty()) expected = results;
+      EXPECT_TRUE(results == expected) << threads << " threads, block " << c.policy.block;
+    }
+  }
+}
+
 TEST_P(AttentionChunking, CompanyInTheStepChangesNothing) {
   const AttentionSizes sizes{8, 2, 64, 32, 64, DType::bf16};
   const AttentionPolicy policies[] = {AttentionPolicy::moba(64, 3), AttentionPolicy::full(),
