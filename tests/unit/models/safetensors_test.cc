@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <random>
+#include <stdexcept>
 #include <string>
 
 #include "tests/unit/models/scratch.h"
@@ -144,6 +146,38 @@ TEST(Safetensors, RefusesUnalignedData) {
 TEST(Safetensors, HostileNamesStayOnOneLine) {
   EXPECT_THAT(refusal("{\"a\\nb\\u0000" + std::string(100'000, 'x') + "\":3}", 0).size(),
               testing::Lt(400U));
+}
+
+TEST(Safetensors, DamageIsRefusedOrHarmless) {
+  const std::string valid =
+      safetensors_bytes(padded(R"({"a":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]},)"
+                               R"("b":{"dtype":"F32","shape":[2],"data_offsets":[12,20]}})"),
+                        std::string(20, '\0'));
+  std::mt19937 random(1);
+  int refused = 0;
+  for (int round = 0; round < 20'000; ++round) {
+    std::string bytes = valid;
+    for (auto edits = 1 + random() % 3; edits > 0; --edits) {
+      const std::size_t at = random() % bytes.size();
+      switch (random() % 4) {
+        case 0: bytes[at] = static_cast<char>(random()); break;
+        case 1: bytes[at] = "0123456789[]{}\",:-"[random() % 18]; break;
+        case 2: bytes.erase(at, 1 + random() % 4); break;
+        default: bytes.insert(at, 1, "0123456789[]{}\",:-"[random() % 18]);
+      }
+      if (bytes.empty()) bytes = "x";
+    }
+    try {
+      for (const auto& [name, entry] : parse(bytes)) {
+        ASSERT_LE(entry.offset, bytes.size());
+        ASSERT_LE(entry.bytes, bytes.size() - entry.offset);
+      }
+    } catch (const std::runtime_error& error) {
+      ++refused;
+      ASSERT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
+    }
+  }
+  EXPECT_GT(refused, 10'000);
 }
 
 TEST(SafetensorsFile, MapsTheData) {
