@@ -11,6 +11,7 @@ namespace {
 constexpr std::int64_t kMaxInt32 = 2147483647;
 constexpr std::int64_t kMaxBytes = std::int64_t{1} << 50;
 
+// NOLINTBEGIN(bugprone-macro-parentheses): field names and designated values take none.
 // A captureless lambda that names the field; `+` turns it into the function pointer.
 #define MOBIUS_FIELD(type, path) (+[](ServerConfig& c) -> type& { return c.path; })
 
@@ -29,6 +30,7 @@ constexpr std::int64_t kMaxBytes = std::int64_t{1} << 50;
     .key = #name, .field = MOBIUS_FIELD(bool, name), .min = 0, .max = 0, .choices = {}, \
     .unit = {}, .doc = text                                                             \
   }
+// NOLINTEND(bugprone-macro-parentheses)
 
 const auto kSchema = std::to_array<ConfigKey>({
     MOBIUS_TEXT(model.path, "",
