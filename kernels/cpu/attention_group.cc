@@ -27,6 +27,10 @@ std::size_t as_size(std::int64_t value) {
   return static_cast<std::size_t>(value);
 }
 
+std::ptrdiff_t offset(std::int32_t row, std::int32_t width) {
+  return static_cast<std::ptrdiff_t>(row) * width;
+}
+
 /// Hands out arrays from a block of memory, or only counts where there is none.
 class Carver {
  public:
@@ -57,7 +61,7 @@ std::size_t carve(GroupScratch& scratch, std::byte* memory, const KvShape& kv,
     carver.take(state->o, rows * head_dim);
   }
   carver.take(scratch.tile_q, kTileRows * steps);
-  carver.take(scratch.scores, kTileRows * kTileKeys);
+  carver.take(scratch.scores, std::size_t{kTileRows} * kTileKeys);
   carver.take(scratch.centroids, (blocks + kTileKeys - 1) / kTileKeys * steps * kTileKeys);
   carver.take(scratch.top_scores, kTileRows * blocks);
   carver.take(scratch.top_blocks, kTileRows * blocks);
@@ -77,13 +81,12 @@ void pack_centroids(const GroupContext& context, const AttentionGroup& group, st
     std::uint32_t* column = scratch.centroids +
                             static_cast<std::ptrdiff_t>(b / kTileKeys) * steps * kTileKeys +
                             b % kTileKeys;
-    for (std::int32_t s = 0; s < steps; ++s) column[s * kTileKeys] = centroid[s];
+    for (std::int32_t s = 0; s < steps; ++s) column[offset(s, kTileKeys)] = centroid[s];
   }
 }
 
 void mark(const GroupScratch& scratch, std::int32_t words, std::int32_t block, std::int32_t row) {
-  scratch.chosen[static_cast<std::ptrdiff_t>(block) * words + row / 64] |= std::uint64_t{1}
-                                                                           << (row % 64);
+  scratch.chosen[offset(block, words) + row / 64] |= std::uint64_t{1} << (row % 64);
 }
 
 /// State of the rows that a group is at work on.
@@ -115,8 +118,7 @@ void attend_rows(const GroupRun& run, const std::int32_t* rows, std::int32_t cou
   const std::int32_t steps = cells_per_head(shape);
   const std::int32_t values_per_cell = shape.head_dim / steps;
   for (std::int32_t r = 0; r < count; ++r) {
-    std::memcpy(run.scratch.tile_q + r * steps,
-                run.scratch.q + static_cast<std::ptrdiff_t>(rows[r]) * steps,
+    std::memcpy(run.scratch.tile_q + offset(r, steps), run.scratch.q + offset(rows[r], steps),
                 as_size(steps) * sizeof(std::uint32_t));
   }
   std::int32_t valid[kTileRows];
@@ -164,11 +166,11 @@ void attend_rows(const GroupRun& run, const std::int32_t* rows, std::int32_t cou
 void clear(SoftmaxState state, std::int32_t rows, std::int32_t head_dim) {
   std::fill_n(state.m, rows, -std::numeric_limits<float>::infinity());
   std::fill_n(state.l, rows, 0.0F);
-  std::fill_n(state.o, static_cast<std::ptrdiff_t>(rows) * head_dim, 0.0F);
+  std::fill_n(state.o, offset(rows, head_dim), 0.0F);
 }
 
 SoftmaxState row_of(SoftmaxState state, std::int32_t row, std::int32_t head_dim) {
-  return {state.m + row, state.l + row, state.o + static_cast<std::ptrdiff_t>(row) * head_dim};
+  return {state.m + row, state.l + row, state.o + offset(row, head_dim)};
 }
 
 /// Adds the rows' states of a span to their totals.
@@ -185,7 +187,7 @@ void merge_rows(const GroupRun& run, SoftmaxState part) {
 void copy(SoftmaxState to, SoftmaxState from, std::int32_t rows, std::int32_t head_dim) {
   std::copy_n(from.m, rows, to.m);
   std::copy_n(from.l, rows, to.l);
-  std::copy_n(from.o, static_cast<std::ptrdiff_t>(rows) * head_dim, to.o);
+  std::copy_n(from.o, offset(rows, head_dim), to.o);
 }
 
 void end_span(const GroupRun& run, std::int32_t span) {
@@ -202,7 +204,7 @@ void end_span(const GroupRun& run, std::int32_t span) {
 std::int32_t next_chosen(const GroupRun& run, std::int32_t words, std::int32_t block,
                          std::int32_t end_block) {
   for (; block < end_block; ++block) {
-    const std::uint64_t* chosen = run.scratch.chosen + static_cast<std::ptrdiff_t>(block) * words;
+    const std::uint64_t* chosen = run.scratch.chosen + offset(block, words);
     if (std::any_of(chosen, chosen + words, [](std::uint64_t bits) { return bits != 0; })) {
       return block;
     }
@@ -212,7 +214,7 @@ std::int32_t next_chosen(const GroupRun& run, std::int32_t words, std::int32_t b
 
 /// Rows of the group that attend `block`, ascending, to scratch.rows; returns how many.
 std::int32_t list_rows(const GroupRun& run, std::int32_t words, std::int32_t block) {
-  const std::uint64_t* chosen = run.scratch.chosen + static_cast<std::ptrdiff_t>(block) * words;
+  const std::uint64_t* chosen = run.scratch.chosen + offset(block, words);
   std::int32_t count = 0;
   for (std::int32_t w = 0; w < words; ++w) {
     for (std::uint64_t bits = chosen[w]; bits != 0; bits &= bits - 1) {
@@ -294,10 +296,10 @@ void finish_rows(const GroupRun& run) {
   const AttentionGroup& group = run.group;
   const std::int32_t gqa = run.context.gqa;
   const std::size_t head_bytes = as_size(shape.head_dim) * size_of(shape.dtype);
-  const std::size_t heads = as_size(shape.kv_heads * gqa);
+  const std::size_t heads = as_size(shape.kv_heads) * as_size(gqa);
   for (std::int32_t r = 0; r < run.rows; ++r) {
     const std::size_t row = as_size(group.slice->first_row + group.first_query + r / gqa);
-    const std::size_t head = as_size(group.kv_head * gqa + r % gqa);
+    const std::size_t head = as_size(group.kv_head) * as_size(gqa) + as_size(r % gqa);
     run.context.kernels->finish(run.context.out + (row * heads + head) * head_bytes,
                                 row_of(run.scratch.total, r, shape.head_dim), shape.head_dim);
   }
@@ -347,7 +349,7 @@ std::int32_t choose_blocks(const GroupContext& context, const AttentionGroup& gr
     const std::int32_t count = std::min(kTileRows, rows - first);
     TopList top[kTileRows];
     for (std::int32_t r = 0; r < count; ++r) {
-      const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(r) * last_block;
+      const std::ptrdiff_t at = offset(r, last_block);
       const std::int32_t candidates = current_block(first + r);
       mark(scratch, words, candidates, first + r);
       if (candidates < policy.top_k) {
@@ -360,13 +362,14 @@ std::int32_t choose_blocks(const GroupContext& context, const AttentionGroup& gr
     if (candidates < policy.top_k || policy.top_k == 1) continue;
     for (std::int32_t block = 0; block < candidates; block += kTileKeys) {
       const std::int32_t panel = std::min(kTileKeys, candidates - block);
-      context.kernels->dot(scratch.q + static_cast<std::ptrdiff_t>(first) * steps, count, steps,
-                           scratch.centroids + static_cast<std::ptrdiff_t>(block) * steps,
-                           kTileKeys, panel, scratch.scores);
+      context.kernels->dot(scratch.q + offset(first, steps), count, steps,
+                           scratch.centroids + offset(block, steps), kTileKeys, panel,
+                           scratch.scores);
       for (std::int32_t r = 0; r < count; ++r) {
         if (top[r].limit == 0) continue;
         const std::int32_t own = std::min(panel, current_block(first + r) - block);
-        if (own > 0) context.kernels->keep_top(top[r], scratch.scores + r * kTileKeys, own, block);
+        if (own > 0)
+          context.kernels->keep_top(top[r], scratch.scores + offset(r, kTileKeys), own, block);
       }
     }
     for (std::int32_t r = 0; r < count; ++r) {
@@ -396,7 +399,7 @@ void attend_spans(const GroupContext& context, const AttentionGroup& group,
                   std::int32_t first_span, std::int32_t end_span, SoftmaxState parts) {
   const GroupRun run = start(context, group, scratch, parts);
   // Spans without a chosen block are never come by.
-  std::fill_n(parts.m + first_span * run.rows, (end_span - first_span) * run.rows,
+  std::fill_n(parts.m + offset(first_span, run.rows), offset(end_span - first_span, run.rows),
               -std::numeric_limits<float>::infinity());
   run_spans(run, policy, first_span, end_span);
 }

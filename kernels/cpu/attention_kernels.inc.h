@@ -1,3 +1,5 @@
+#pragma once
+
 // The kernels of attention_kernels.h, compiled once for each instruction set: the files named
 // attention_kernels_<isa>.cc include this one. See simd.h for what may be called here.
 
@@ -10,21 +12,21 @@ namespace {
 // Registers: kRows * kVecs accumulators, kVecs vectors of keys or values, one broadcast. Sanitizers
 // get fewer combinations to instrument, which takes them minutes; results do not depend on these.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int kRows = 2;
-constexpr int kVecs = 2;
+inline constexpr int kRows = 2;
+inline constexpr int kVecs = 2;
 #elif defined(__AVX512F__)
-constexpr int kRows = 6;
-constexpr int kVecs = 4;
+inline constexpr int kRows = 6;
+inline constexpr int kVecs = 4;
 #else
-constexpr int kRows = 4;
-constexpr int kVecs = 2;
+inline constexpr int kRows = 4;
+inline constexpr int kVecs = 2;
 #endif
 
-const float kMinusInfinity = -__builtin_inff();
+inline constexpr float kMinusInfinity = -__builtin_inff();
 
 /// Calls body.template operator()<N>() for N = count, 1 <= count <= Max.
 template <int Max, class Body>
-inline void with_constant(int count, const Body& body) {
+inline void with_constant(std::ptrdiff_t count, const Body& body) {
   if constexpr (Max > 1) {
     if (count < Max) return with_constant<Max - 1>(count, body);
   }
@@ -41,22 +43,22 @@ template <class C, int Rows, int Vecs, bool Fetch>
 void dot_tile(const std::uint32_t* q, int steps, const std::uint32_t* keys, std::ptrdiff_t stride,
               float* scores, std::ptrdiff_t ahead) {
   Vec acc[Rows][Vecs];
-  for (int r = 0; r < Rows; ++r) {
-    for (int v = 0; v < Vecs; ++v) acc[r][v] = broadcast(0.0F);
+  for (std::ptrdiff_t r = 0; r < Rows; ++r) {
+    for (std::ptrdiff_t v = 0; v < Vecs; ++v) acc[r][v] = broadcast(0.0F);
   }
-  for (int s = 0; s < steps; ++s, keys += stride) {
+  for (std::ptrdiff_t s = 0; s < steps; ++s, keys += stride) {
     typename C::Cells key[Vecs];
-    for (int v = 0; v < Vecs; ++v) {
+    for (std::ptrdiff_t v = 0; v < Vecs; ++v) {
       key[v] = C::load(keys + v * kWidth);
       if constexpr (Fetch) fetch_ahead(keys + v * kWidth, ahead);
     }
-    for (int r = 0; r < Rows; ++r) {
+    for (std::ptrdiff_t r = 0; r < Rows; ++r) {
       const typename C::Cells query = C::broadcast(q[r * steps + s]);
-      for (int v = 0; v < Vecs; ++v) acc[r][v] = C::mac(acc[r][v], query, key[v]);
+      for (std::ptrdiff_t v = 0; v < Vecs; ++v) acc[r][v] = C::mac(acc[r][v], query, key[v]);
     }
   }
-  for (int r = 0; r < Rows; ++r) {
-    for (int v = 0; v < Vecs; ++v) store(scores + r * kTileKeys + v * kWidth, acc[r][v]);
+  for (std::ptrdiff_t r = 0; r < Rows; ++r) {
+    for (std::ptrdiff_t v = 0; v < Vecs; ++v) store(scores + r * kTileKeys + v * kWidth, acc[r][v]);
   }
 }
 
@@ -64,9 +66,9 @@ template <class C>
 void dot(const std::uint32_t* q, std::int32_t rows, std::int32_t steps, const std::uint32_t* keys,
          std::int32_t stride, std::int32_t count, float* scores, std::ptrdiff_t ahead) {
   const int vecs = (count + 15) / 16 * (16 / kWidth);
-  for (int r = 0; r < rows; r += kRows) {
+  for (std::ptrdiff_t r = 0; r < rows; r += kRows) {
     with_constant<kRows>(rows - r, [&]<int R>() {
-      for (int v = 0; v < vecs; v += kVecs) {
+      for (std::ptrdiff_t v = 0; v < vecs; v += kVecs) {
         with_constant<kVecs>(vecs - v, [&]<int V>() {
           float* out = scores + r * kTileKeys + v * kWidth;
           if (r == 0 && ahead != 0) {
@@ -122,7 +124,7 @@ inline float softmax_row(float* scores, int keys, int valid, float scale, float&
   for (int j = 0; j < keys; j += kWidth * C::kPerCell) {
     // All loads of the turn come first: the cells overwrite the scores they are made of.
     Vec s[C::kPerCell];
-    for (int i = 0; i < C::kPerCell; ++i) s[i] = load(scores + j + i * kWidth);
+    for (int i = 0; i < C::kPerCell; ++i) s[i] = load(scores + j + std::ptrdiff_t{i} * kWidth);
     for (int i = 0; i < C::kPerCell; ++i) {
       store_probabilities<C>(cells, j + i * kWidth, exp2(fma(s[i], factor, shift)));
     }
@@ -136,32 +138,32 @@ inline float softmax_row(float* scores, int keys, int valid, float scale, float&
 }
 
 template <class C, int Rows, int Vecs, bool Fetch>
-void accumulate_tile(const TileTask& task, int row, int cells, int column, const float* shrink,
-                     std::ptrdiff_t ahead) {
+void accumulate_tile(const TileTask& task, std::ptrdiff_t row, int cells, std::ptrdiff_t column,
+                     const float* shrink, std::ptrdiff_t ahead) {
   const std::uint32_t* values = task.values + column;
   const auto* p = reinterpret_cast<const std::uint32_t*>(task.scores + row * kTileKeys);
   float* o[Rows];
   Vec acc[Rows][Vecs];
-  for (int r = 0; r < Rows; ++r) {
+  for (std::ptrdiff_t r = 0; r < Rows; ++r) {
     o[r] = task.state.o + static_cast<std::ptrdiff_t>(task.state_row[row + r]) * task.head_dim +
            column;
-    for (int v = 0; v < Vecs; ++v) {
+    for (std::ptrdiff_t v = 0; v < Vecs; ++v) {
       acc[r][v] = mul(load(o[r] + v * kWidth), broadcast(shrink[row + r]));
     }
   }
-  for (int s = 0; s < cells; ++s, values += task.head_dim) {
+  for (std::ptrdiff_t s = 0; s < cells; ++s, values += task.head_dim) {
     typename C::Cells value[Vecs];
-    for (int v = 0; v < Vecs; ++v) {
+    for (std::ptrdiff_t v = 0; v < Vecs; ++v) {
       value[v] = C::load(values + v * kWidth);
       if constexpr (Fetch) fetch_ahead(values + v * kWidth, ahead);
     }
-    for (int r = 0; r < Rows; ++r) {
+    for (std::ptrdiff_t r = 0; r < Rows; ++r) {
       const typename C::Cells weight = C::broadcast(p[r * kTileKeys + s]);
-      for (int v = 0; v < Vecs; ++v) acc[r][v] = C::mac(acc[r][v], weight, value[v]);
+      for (std::ptrdiff_t v = 0; v < Vecs; ++v) acc[r][v] = C::mac(acc[r][v], weight, value[v]);
     }
   }
-  for (int r = 0; r < Rows; ++r) {
-    for (int v = 0; v < Vecs; ++v) store(o[r] + v * kWidth, acc[r][v]);
+  for (std::ptrdiff_t r = 0; r < Rows; ++r) {
+    for (std::ptrdiff_t v = 0; v < Vecs; ++v) store(o[r] + v * kWidth, acc[r][v]);
   }
 }
 
@@ -185,7 +187,7 @@ void attend(const TileTask& task) {
   constexpr int kTurn = kWidth * C::kPerCell;
   const int keys = (task.max_valid + kTurn - 1) / kTurn * kTurn;
   float shrink[kTileRows];
-  for (int r = 0; r < task.rows; ++r) {
+  for (std::ptrdiff_t r = 0; r < task.rows; ++r) {
     float& m = task.state.m[task.state_row[r]];
     float& l = task.state.l[task.state_row[r]];
     float* scores = task.scores + r * kTileKeys;
@@ -197,9 +199,9 @@ void attend(const TileTask& task) {
   const int cells = (task.max_valid + C::kPerCell - 1) / C::kPerCell;
   const int vecs = task.head_dim / kWidth;
   const std::ptrdiff_t fetch_values = distance(task.values, task.next_values);
-  for (int r = 0; r < task.rows; r += kRows) {
+  for (std::ptrdiff_t r = 0; r < task.rows; r += kRows) {
     with_constant<kRows>(task.rows - r, [&]<int R>() {
-      for (int v = 0; v < vecs; v += kVecs) {
+      for (std::ptrdiff_t v = 0; v < vecs; v += kVecs) {
         with_constant<kVecs>(vecs - v, [&]<int V>() {
           if (r == 0 && fetch_values != 0) {
             accumulate_tile<C, R, V, true>(task, r, cells, v * kWidth, shrink, fetch_values);
@@ -212,7 +214,7 @@ void attend(const TileTask& task) {
   }
 }
 
-void merge(SoftmaxState total, SoftmaxState part, std::int32_t head_dim, float scale) {
+inline void merge(SoftmaxState total, SoftmaxState part, std::int32_t head_dim, float scale) {
   const float m = *total.m > *part.m ? *total.m : *part.m;
   const Vec keep = exp2(broadcast((*total.m - m) * scale));
   const Vec join = exp2(broadcast((*part.m - m) * scale));
@@ -243,7 +245,8 @@ inline void insert(TopList& top, float score, std::int32_t block) {
   top.blocks[at] = block;
 }
 
-void keep_top(TopList& top, const float* scores, std::int32_t count, std::int32_t first_block) {
+inline void keep_top(TopList& top, const float* scores, std::int32_t count,
+                     std::int32_t first_block) {
   if (top.limit <= 0) return;
   int i = 0;
   for (; i < count && top.count < top.limit; ++i) insert(top, scores[i], first_block + i);
@@ -269,10 +272,4 @@ constexpr AttentionKernels kernels_of() {
 }
 
 }  // namespace
-
-extern const AttentionKernels MOBIUS_KERNELS_BF16;
-extern const AttentionKernels MOBIUS_KERNELS_F32;
-const AttentionKernels MOBIUS_KERNELS_BF16 = kernels_of<Bf16Cells>();
-const AttentionKernels MOBIUS_KERNELS_F32 = kernels_of<F32Cells>();
-
 }  // namespace mobius

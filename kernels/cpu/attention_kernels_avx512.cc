@@ -1,3 +1,10 @@
-#define MOBIUS_KERNELS_BF16 attention_kernels_bf16_avx512
-#define MOBIUS_KERNELS_F32 attention_kernels_f32_avx512
 #include "kernels/cpu/attention_kernels.inc.h"
+
+namespace mobius {
+
+extern const AttentionKernels attention_kernels_bf16_avx512;
+extern const AttentionKernels attention_kernels_f32_avx512;
+const AttentionKernels attention_kernels_bf16_avx512 = kernels_of<Bf16Cells>();
+const AttentionKernels attention_kernels_f32_avx512 = kernels_of<F32Cells>();
+
+}  // namespace mobius

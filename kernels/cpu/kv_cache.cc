@@ -108,7 +108,7 @@ Segment find_segment(const StepView& step, std::int32_t page_tokens, std::int64_
     return {&slice, slice.first_row + begin - slice.first_position, end - begin, page,
             begin - page * page_tokens};
   }
-  return {};
+  throw std::logic_error("segment past the end of the step");
 }
 
 /// What every task of one rope_append reads.
@@ -203,7 +203,10 @@ void run_append(const Append& append, std::int64_t task) {
   const PageId page = segment.slice->pages[static_cast<std::size_t>(segment.page_index)];
   const std::int64_t head_dim = shape.head_dim;
   const std::int64_t heads = static_cast<std::int64_t>(shape.kv_heads) * append.gqa;
-  const std::int64_t columns = (heads + 2 * shape.kv_heads) * head_dim;
+  const std::int64_t columns = (heads + std::int64_t{2} * shape.kv_heads) * head_dim;
+
+  const std::int64_t first_query_head = std::int64_t{first_head} * append.gqa;
+  const std::int64_t end_query_head = std::int64_t{end_head} * append.gqa;
 
   Rotation rotation;
   float rotated[kMaxHeadDim];
@@ -212,7 +215,7 @@ void run_append(const Append& append, std::int64_t task) {
     const std::int32_t slot = segment.slot + i;
     fill(rotation, segment.page_index * shape.page_tokens + slot, append.inverse_frequencies);
     const float* qkv = append.qkv + row * columns;
-    for (std::int64_t h = first_head * append.gqa; h < end_head * append.gqa; ++h) {
+    for (std::int64_t h = first_query_head; h < end_query_head; ++h) {
       rotate(rotated, qkv + h * head_dim, rotation, shape.head_dim);
       const std::int64_t at = (row * heads + h) * head_dim;
       if (shape.dtype == DType::f32) {
@@ -350,6 +353,7 @@ void rope_append(Tensor q_out, Tensor qkv, CpuKvPool& kv, std::int32_t layer,
   std::int64_t segments = 0;
   for (const SequenceSlice& slice : step.slices)
     segments += pages_touched(slice, shape.page_tokens);
+  if (segments == 0) return;
   // A few rows are done before another thread is awake.
   constexpr std::int64_t kFewRows = 4;
   if (threads.size() == 1 || q_out.rows <= kFewRows) {

@@ -29,7 +29,7 @@ namespace {
 
 #if defined(__AVX512F__)
 
-constexpr int kWidth = 16;
+inline constexpr int kWidth = 16;
 struct Vec {
   __m512 v;
 };
@@ -118,7 +118,7 @@ inline void store_bf16(std::uint16_t* p, Vec a) {
 
 #elif defined(__AVX2__)
 
-constexpr int kWidth = 8;
+inline constexpr int kWidth = 8;
 struct Vec {
   __m256 v;
 };
@@ -208,7 +208,7 @@ inline void store_bf16(std::uint16_t* p, Vec a) {
 
 #else
 
-constexpr int kWidth = 4;
+inline constexpr int kWidth = 4;
 typedef float VecFloats __attribute__((vector_size(16)));
 typedef std::int32_t VecInts __attribute__((vector_size(16)));
 typedef std::uint32_t Words __attribute__((vector_size(16)));

@@ -76,6 +76,8 @@ class Layer {
                   {qkv.data(), DType::f32, kChunk, kColumns}, pool_, 0, frequencies,
                   {{}, {}, std::span(&slice, 1)}, threads_);
     }
+    // The first call takes the workspace's pages from the system.
+    attend(kChunk, kMaxContext, AttentionPolicy::moba(kBlock, kTopK));
   }
 
   /// Seconds that attention of `rows` tokens at the end of `context` takes.
