@@ -32,6 +32,7 @@ namespace {
 constexpr std::int32_t kHeads = 32;
 constexpr std::int32_t kKvHeads = 8;
 constexpr std::int32_t kHeadDim = 64;
+constexpr std::int32_t kQueryColumns = kHeads * kHeadDim;
 constexpr std::int32_t kPage = 128;
 constexpr std::int32_t kBlock = 512;
 constexpr std::int32_t kTopK = 8;
@@ -52,7 +53,7 @@ class Layer {
         threads_(static_cast<int>(std::max(1U, std::thread::hardware_concurrency()))),
         isa_(detect_isa()),
         pages_(kMaxContext / kPage),
-        q_(kChunk * kHeads * kHeadDim),
+        q_(std::size_t{kChunk} * kQueryColumns),
         out_(q_.size()),
         workspace_(64 + attention_workspace_bytes(pool_.shape(), kHeads, {kChunk, 1, kMaxContext},
                                                   threads_.size())),
@@ -60,9 +61,10 @@ class Layer {
     std::mt19937 random(1);
     std::iota(pages_.begin(), pages_.end(), 0);
     std::shuffle(pages_.begin(), pages_.end(), random);
-    std::vector<float> frequencies;
-    for (int i = 0; i < kHeadDim / 2; ++i) {
-      frequencies.push_back(static_cast<float>(std::pow(500000.0, -2.0 * i / kHeadDim)));
+    std::vector<float> frequencies(kHeadDim / 2);
+    for (std::size_t i = 0; i < frequencies.size(); ++i) {
+      frequencies[i] =
+          static_cast<float>(std::pow(500000.0, -2.0 * static_cast<double>(i) / kHeadDim));
     }
     constexpr std::int32_t kColumns = (kHeads + 2 * kKvHeads) * kHeadDim;
     std::vector<float> qkv(static_cast<std::size_t>(kChunk * kColumns));
@@ -72,9 +74,9 @@ class Layer {
       // New numbers for every chunk at little cost: the old ones, moved along.
       std::rotate(qkv.begin(), qkv.begin() + 1237, qkv.end());
       const SequenceSlice slice{0, kChunk, first, pages_, AttentionPolicy::full(), 0};
-      rope_append({q_.data(), DType::bf16, kChunk, kHeads * kHeadDim},
+      rope_append({q_.data(), DType::bf16, kChunk, kQueryColumns},
                   {qkv.data(), DType::f32, kChunk, kColumns}, pool_, 0, frequencies,
-                  {{}, {}, std::span(&slice, 1)}, threads_);
+                  {{}, std::span(&slice, 1), {}}, threads_);
     }
     // The first call takes the workspace's pages from the system.
     attend(kChunk, kMaxContext, AttentionPolicy::moba(kBlock, kTopK));
@@ -86,9 +88,9 @@ class Layer {
     const auto address = reinterpret_cast<std::uintptr_t>(workspace_.data());
     const auto scratch = std::span(workspace_).subspan((64 - address % 64) % 64);
     const Clock::time_point start = Clock::now();
-    attention({out_.data(), DType::bf16, rows, kHeads * kHeadDim},
-              {q_.data(), DType::bf16, rows, kHeads * kHeadDim}, pool_, 0,
-              {{}, {}, std::span(&slice, 1)}, scratch, threads_, isa_);
+    attention({out_.data(), DType::bf16, rows, kQueryColumns},
+              {q_.data(), DType::bf16, rows, kQueryColumns}, pool_, 0,
+              {{}, std::span(&slice, 1), {}}, scratch, threads_, isa_);
     return seconds_since(start);
   }
 

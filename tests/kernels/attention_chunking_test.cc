@@ -161,7 +161,7 @@ TEST_P(AttentionChunking, SharedPrefixPagesGiveTheSameBits) {
   std::copy_n(first.pages.begin(), 192 / 32, second.pages.begin());
   second.done = 192;
   fixture.run(second, 50);
-  const std::size_t skip = 192 * 4 * 64 * 2;
+  const std::size_t skip = std::size_t{192} * 4 * 64 * 2;
   EXPECT_TRUE(std::equal(first.out.begin() + skip, first.out.end(), second.out.begin() + skip));
 }
 

@@ -81,8 +81,8 @@ void AttentionFixture::append(TestSequence& sequence, std::int32_t rows) {
 }
 
 void AttentionFixture::step(std::span<const TestSlice> slices, bool attend) {
-  const std::size_t qkv_columns =
-      static_cast<std::size_t>((sizes.heads + 2 * sizes.kv_heads) * sizes.head_dim);
+  const std::size_t qkv_columns = static_cast<std::size_t>(sizes.heads + 2 * sizes.kv_heads) *
+                                  static_cast<std::size_t>(sizes.head_dim);
   const std::size_t row_bytes = static_cast<std::size_t>(q_columns()) * element();
   std::vector<SequenceSlice> step_slices;
   std::vector<float> qkv;
@@ -96,7 +96,7 @@ void AttentionFixture::step(std::span<const TestSlice> slices, bool attend) {
     rows += slice.rows;
     context = std::max(context, sequence.done + slice.rows);
   }
-  const StepView view{{}, {}, step_slices};
+  const StepView view{{}, step_slices, {}};
   std::vector<std::byte> q(static_cast<std::size_t>(rows) * row_bytes, std::byte{0xff});
   std::vector<std::byte> out(q.size(), std::byte{0xff});
   const Tensor q_tensor{q.data(), sizes.dtype, rows, q_columns()};

@@ -55,7 +55,7 @@ Checked check_rows(AttentionFixture& fixture, const TestSequence& sequence, std:
 
   Checked checked;
   const std::size_t head_dim = static_cast<std::size_t>(sizes.head_dim);
-  for (std::size_t i = 0; i < static_cast<std::size_t>(rows * sizes.heads); ++i) {
+  for (std::size_t i = 0; i < selected.size(); ++i) {
     const std::size_t row =
         static_cast<std::size_t>(first) + i / static_cast<std::size_t>(sizes.heads);
     if (sequence.policy.mode == AttentionMode::moba) {
@@ -202,7 +202,7 @@ TEST_P(AttentionTest, PeakedScoresMatchOracle) {
   TestSequence sequence = fixture.make_sequence(400, AttentionPolicy::full(), 8);
   // Queries ten times as long: weights span more than fp32's range, most of them vanish.
   for (std::size_t i = 0; i < sequence.qkv.size(); ++i) {
-    if (i % (6 * 64) < 4 * 64) sequence.qkv[i] *= 10.0F;
+    if (i % 384 < 256) sequence.qkv[i] *= 10.0F;
   }
   fixture.run(sequence, 150);
   const OracleSequence cache = fixture.gather(sequence);
@@ -221,7 +221,7 @@ TEST_P(AttentionTest, EqualScoresGoToTheLowerBlock) {
   std::fill(fixture.inverse_frequencies.begin(), fixture.inverse_frequencies.end(), 0.0F);
   TestSequence sequence = fixture.make_sequence(16 * 20 + 5, AttentionPolicy::moba(16, 4), 9);
   // One key everywhere but in block 13: without rotation, equal centroids.
-  const std::size_t columns = 4 * 16;
+  const std::size_t columns = 64;
   for (std::size_t t = 0; t < 16 * 20 + 5; ++t) {
     for (std::size_t d = 0; d < 16; ++d) {
       sequence.qkv[t * columns + d] = 1.0F;
@@ -233,9 +233,9 @@ TEST_P(AttentionTest, EqualScoresGoToTheLowerBlock) {
   const SequenceSlice slice{0, 325, 0, sequence.pages, sequence.policy, 0};
   const auto selected = selected_blocks({sequence.q.data(), GetParam().dtype, 325, 32},
                                         fixture.pool, kTestLayer, slice, isa());
-  EXPECT_EQ(selected[2 * 324], (std::vector<std::int32_t>{0, 1, 13, 20}));     // q = +1
-  EXPECT_EQ(selected[2 * 324 + 1], (std::vector<std::int32_t>{0, 1, 2, 20}));  // q = -1
-  EXPECT_EQ(selected[2 * 40], (std::vector<std::int32_t>{0, 1, 2}));
+  EXPECT_EQ(selected[648], (std::vector<std::int32_t>{0, 1, 13, 20}));  // q = +1
+  EXPECT_EQ(selected[649], (std::vector<std::int32_t>{0, 1, 2, 20}));   // q = -1
+  EXPECT_EQ(selected[80], (std::vector<std::int32_t>{0, 1, 2}));
 }
 
 TEST_P(AttentionTest, MobaThatSeesEveryBlockIsFullAttentionToTheBit) {
@@ -266,7 +266,7 @@ TEST_P(AttentionTest, LastLayersUseFullAttention) {
     const SequenceSlice slice{0, 200, 0, sequence.pages, sequence.policy, last};
     attention({out.data(), GetParam().dtype, 200, 256},
               {sequence.q.data(), GetParam().dtype, 200, 256}, fixture.pool, kTestLayer,
-              {{}, {}, std::span(&slice, 1)}, {static_cast<std::byte*>(start), space},
+              {{}, std::span(&slice, 1), {}}, {static_cast<std::byte*>(start), space},
               fixture.threads, isa());
     if (last == 0) {
       EXPECT_TRUE(out == sequence.out);
@@ -297,7 +297,7 @@ TEST(AttentionArguments, ThatDoNotFitThrowBeforeAnythingIsWritten) {
   const SequenceSlice good{0, 40, 0, sequence.pages, AttentionPolicy::full(), 0};
   const auto call = [&](Tensor o, Tensor q, std::int32_t layer, const SequenceSlice& slice,
                         std::span<std::byte> memory) {
-    attention(o, q, fixture.pool, layer, {{}, {}, std::span(&slice, 1)}, memory, fixture.threads,
+    attention(o, q, fixture.pool, layer, {{}, std::span(&slice, 1), {}}, memory, fixture.threads,
               fixture.isa);
   };
   const auto with = [](auto thing, auto change) {
@@ -341,7 +341,7 @@ TEST(AttentionArguments, QueriesMayBeOverwrittenByTheResult) {
   std::align(64, space - 64, start, space);
   const SequenceSlice slice{0, 500, 0, sequence.pages, sequence.policy, 0};
   const Tensor both{sequence.q.data(), DType::bf16, 500, 512};
-  attention(both, both, fixture.pool, kTestLayer, {{}, {}, std::span(&slice, 1)},
+  attention(both, both, fixture.pool, kTestLayer, {{}, std::span(&slice, 1), {}},
             {static_cast<std::byte*>(start), space}, fixture.threads, fixture.isa);
   EXPECT_TRUE(sequence.q == sequence.out);
 }
