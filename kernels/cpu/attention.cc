@@ -231,7 +231,8 @@ std::vector<std::vector<std::int32_t>> selected_blocks(Tensor q, const CpuKvPool
   const KvShape& shape = kv.shape();
   SequenceSlice alone = slice;
   alone.first_row = 0;
-  const StepView step{{}, {}, std::span(&alone, 1)};
+  StepView step;
+  step.slices = std::span(&alone, 1);
   const std::int32_t gqa = check(q, q, kv, layer, step);
   const std::int32_t heads = gqa * shape.kv_heads;
   std::vector<std::vector<std::int32_t>> selected(static_cast<std::size_t>(q.rows * heads));

@@ -45,6 +45,12 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+StepView step_of(const SequenceSlice& slice) {
+  StepView step;
+  step.slices = std::span(&slice, 1);
+  return step;
+}
+
 /// A cache full of random keys, and queries for a chunk.
 class Layer {
  public:

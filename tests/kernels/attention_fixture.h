@@ -84,4 +84,10 @@ class AttentionFixture {
 
 inline constexpr std::int32_t kTestLayer = 1;
 
+inline StepView step_of(std::span<const SequenceSlice> slices) {
+  StepView step;
+  step.slices = slices;
+  return step;
+}
+
 }  // namespace mobius
