@@ -6,15 +6,15 @@ namespace mobius {
 
 StepBuilder::StepBuilder(std::int32_t max_rows, std::int32_t max_slices) {
   tokens_.reserve(static_cast<std::size_t>(max_rows));
-  positions_.reserve(static_cast<std::size_t>(max_rows));
   slices_.reserve(static_cast<std::size_t>(max_slices));
+  logit_rows_.reserve(static_cast<std::size_t>(max_slices));
   samples_.reserve(static_cast<std::size_t>(max_slices));
 }
 
 void StepBuilder::clear() {
   tokens_.clear();
-  positions_.clear();
   slices_.clear();
+  logit_rows_.clear();
   samples_.clear();
 }
 
@@ -23,7 +23,6 @@ void StepBuilder::add(const PlannedSlice& planned, const Sequence& sequence) {
   const auto rows = sequence.tokens().subspan(static_cast<std::size_t>(planned.first),
                                               static_cast<std::size_t>(planned.count));
   tokens_.insert(tokens_.end(), rows.begin(), rows.end());
-  for (std::int32_t i = 0; i < planned.count; ++i) positions_.push_back(planned.first + i);
 
   const AttentionSettings& attention = sequence.request().attention;
   SequenceSlice slice;
@@ -36,8 +35,8 @@ void StepBuilder::add(const PlannedSlice& planned, const Sequence& sequence) {
   slices_.push_back(slice);
 
   if (!planned.samples) return;
+  logit_rows_.push_back(first_row + planned.count - 1);
   SampleRow sample;
-  sample.row = first_row + planned.count - 1;
   sample.params = &sequence.request().sampling;
   sample.prompt = sequence.prompt();
   sample.generated = sequence.generated();

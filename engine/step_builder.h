@@ -18,12 +18,12 @@ class StepBuilder {
 
   void clear();
   void add(const PlannedSlice& slice, const Sequence& sequence);
-  StepBatch batch() const { return {{tokens_, positions_, slices_}, samples_}; }
+  StepBatch batch() const { return {{tokens_, slices_, logit_rows_}, samples_}; }
 
  private:
   std::vector<std::int32_t> tokens_;
-  std::vector<std::int32_t> positions_;
   std::vector<SequenceSlice> slices_;
+  std::vector<std::int32_t> logit_rows_;
   std::vector<SampleRow> samples_;
 };
 

@@ -55,11 +55,11 @@ struct StepLimits {
 };
 
 /// What a forward step works on: rows of several sequences packed without padding, in slice order.
-/// Host memory, borrowed until the step's last operation.
+/// Host memory, borrowed until `wait` returns.
 struct StepView {
-  std::span<const std::int32_t> tokens;     ///< [rows]
-  std::span<const std::int32_t> positions;  ///< [rows], position in the row's own sequence
-  std::span<const SequenceSlice> slices;
+  std::span<const std::int32_t> tokens;      ///< [rows]
+  std::span<const SequenceSlice> slices;     ///< say each row's sequence and position
+  std::span<const std::int32_t> logit_rows;  ///< rows whose logits are wanted
 };
 
 struct BackendInfo {
@@ -82,8 +82,10 @@ struct ModelShape {
 
 /// The operations that a model is written in, for one device.
 ///
-/// Order: operations run in the order of the calls; a call may return before its work is done.
-/// `sample` is the one that waits for its results. Not thread-safe: one thread owns a backend.
+/// Order: operations run in the order of the calls; a call may return before its work is done, and
+/// `wait` is the only one that waits. Between `begin_step` and `wait` no call takes host memory
+/// that changes from step to step, but for the step itself and the rows to sample: the calls
+/// between can be recorded once and replayed. Not thread-safe: one thread owns a backend.
 ///
 /// Determinism: every row's result is bit-identical whatever other rows share the step and however
 /// a prompt is cut into steps. That is what makes "alone or in a batch" the same tokens, and
@@ -134,25 +136,31 @@ class Backend {
   virtual void matmul(Tensor out, Tensor in, const Weight& weight, bool accumulate) = 0;
 
   /// qkv[R, (Q + 2G) * D] (f32): rotates q and k by the row's position, writes q to q_out[R, Q * D]
-  /// (the KV type), appends k and v to the row's page and adds k, as stored, to the page's fp32 sum
-  /// (a page's first slot starts the sum anew). Completes centroids. `inverse_frequencies` has D /
-  /// 2 values; the pairs are (i, i + D / 2) as in Hugging Face's Llama.
+  /// (the activation type), appends k and v to the row's page in the KV type and adds k, as stored,
+  /// to the page's fp32 sum (a page's first slot starts the sum anew). Completes centroids.
+  /// `inverse_frequencies` is [1, D / 2] f32; the pairs are (i, i + D / 2) as in Hugging Face's
+  /// Llama.
   virtual void rope_append(Tensor q_out, Tensor qkv, KvPool& kv, std::int32_t layer,
-                           std::span<const float> inverse_frequencies) = 0;
+                           const Weight& inverse_frequencies) = 0;
 
-  /// out[R, Q * D] (the KV type): softmax(q k^T / sqrt(D)) v over the keys that each slice's policy
-  /// at `layer` chooses. Reads what `rope_append` wrote in this and earlier steps.
+  /// out[R, Q * D] (the activation type, like q): softmax(q k^T / sqrt(D)) v over the keys that
+  /// each slice's policy at `layer` chooses. Reads what `rope_append` wrote in this and earlier
+  /// steps.
   virtual void attention(Tensor out, Tensor q, const KvPool& kv, std::int32_t layer) = 0;
 
   /// gate_up[R, 2F] (f32): out[R, F] = silu(gate) * up, gate being the first F columns.
   virtual void silu_mul(Tensor out, Tensor gate_up) = 0;
 
-  /// out[n, H] = in[rows[n], H], same type.
-  virtual void gather_rows(Tensor out, Tensor in, std::span<const std::int32_t> rows) = 0;
+  /// out[n, H] = in[logit_rows[n], H], same type, n being the step's number of logit rows.
+  virtual void gather_rows(Tensor out, Tensor in) = 0;
 
-  /// Draws one token from each row of logits[n, vocab] (f32, may be overwritten). Waits.
+  /// Draws one token from each row of logits[n, vocab] (f32, may be overwritten). `out` is filled
+  /// by the time `wait` returns; it and `rows` are borrowed until then.
   virtual void sample(std::span<SampledToken> out, Tensor logits,
                       std::span<const SampleRow> rows) = 0;
+
+  /// Ends the step: waits for all operations since `begin_step`.
+  virtual void wait() = 0;
 
   /// Copies to host memory, waiting for all earlier operations. For tests and tools.
   virtual void download(void* host, Tensor tensor) = 0;

@@ -8,7 +8,8 @@
 namespace mobius {
 
 /// How the next token is drawn from a row of logits. The order is: logit bias, penalties,
-/// temperature, top-k, top-p, min-p, draw. Ranges are checked by the server, not here.
+/// temperature, top-k, top-p, min-p, draw. Ranges are checked when a request enters the engine,
+/// not here.
 struct SamplingParams {
   float temperature = 1.0F;  ///< 0: the most likely token, ties to the lower id
   std::int32_t top_k = 0;    ///< keep this many tokens; 0: all
@@ -29,9 +30,8 @@ struct TokenLogprob {
   float logprob = 0.0F;
 };
 
-/// One row to sample. Everything is borrowed until the step ends.
+/// How to sample one row of logits. Everything is borrowed until the step ends.
 struct SampleRow {
-  std::int32_t row = 0;  ///< row of the step whose hidden state predicts the token
   const SamplingParams* params = nullptr;
   std::span<const std::int32_t> prompt;  ///< counts for repetition_penalty
   std::span<const std::int32_t>

@@ -133,7 +133,10 @@ Llama::Llama(const LlamaConfig& config, const Checkpoint& checkpoint, const Memo
       backend_(backend),
       max_rows_(plan.limits.max_rows),
       max_logit_rows_(std::min(plan.limits.max_sequences, plan.limits.max_rows)),
-      inverse_frequencies_(rope_inverse_frequencies(config)) {
+      frequencies_(rope_inverse_frequencies(config)) {
+  inverse_frequencies_ = load_one(
+      backend, {frequencies_.data(), DType::f32, 1, static_cast<std::int64_t>(frequencies_.size())},
+      DType::f32);
   const DType compute = shape_.activation;
   const LlamaTensors tensors{config, checkpoint};
   embedding_ = load_one(backend, tensors.embedding(), compute);
@@ -169,9 +172,9 @@ Llama::Llama(const LlamaConfig& config, const Checkpoint& checkpoint, const Memo
   logits_ = backend.allocate(sampled * static_cast<std::size_t>(shape_.vocab) * 4, "logits");
 }
 
-Tensor Llama::forward(const StepView& step, KvPool& kv, std::span<const std::int32_t> rows) {
+Tensor Llama::forward(const StepView& step, KvPool& kv) {
   const auto count = static_cast<std::int64_t>(step.tokens.size());
-  const auto num_logits = static_cast<std::int64_t>(rows.size());
+  const auto num_logits = static_cast<std::int64_t>(step.logit_rows.size());
   if (count == 0 || count > max_rows_ || num_logits > max_logit_rows_) {
     throw std::invalid_argument("forward: " + std::to_string(count) + " rows and " +
                                 std::to_string(num_logits) + " logit rows, at most " +
@@ -204,13 +207,13 @@ Tensor Llama::forward(const StepView& step, KvPool& kv, std::span<const std::int
     backend_.silu_mul(gated, gate_up);
     backend_.matmul(residual, gated, layer.down, true);
   }
-  if (rows.empty()) return {};
+  if (num_logits == 0) return {};
 
   // The vocabulary is wide: only rows that are asked for go through the head.
   const Tensor sampled = sampled_.view(DType::f32, num_logits, shape_.hidden);
   const Tensor sampled_normed = sampled_normed_.view(compute, num_logits, shape_.hidden);
   const Tensor logits = logits_.view(DType::f32, num_logits, shape_.vocab);
-  backend_.gather_rows(sampled, residual, rows);
+  backend_.gather_rows(sampled, residual);
   backend_.rms_norm(sampled_normed, sampled, final_norm_, eps);
   backend_.matmul(logits, sampled_normed, lm_head_, false);
   return logits;

@@ -34,9 +34,10 @@ class Llama {
         Backend& backend);
 
   /// Pushes the rows of `step` through all layers, appending their keys and values to `kv`, and
-  /// returns the logits [rows.size(), vocab_size] (f32) of the given rows, in order; an empty
-  /// tensor when no row is given. Valid until the next call. At most `max_logit_rows` rows.
-  Tensor forward(const StepView& step, KvPool& kv, std::span<const std::int32_t> rows);
+  /// returns the logits [n, vocab_size] (f32) of the step's n <= max_logit_rows() logit rows, in
+  /// order; an empty tensor when there are none. Valid until the next call. Leaves the backend's
+  /// step open: operations on the logits may follow, then the backend's `wait` must.
+  Tensor forward(const StepView& step, KvPool& kv);
 
   /// Rows of one step whose logits can be computed: as many as there are sequences.
   std::int32_t max_logit_rows() const { return max_logit_rows_; }
@@ -56,7 +57,8 @@ class Llama {
   Backend& backend_;
   std::int32_t max_rows_ = 0;
   std::int32_t max_logit_rows_ = 0;
-  std::vector<float> inverse_frequencies_;
+  std::vector<float> frequencies_;  // what inverse_frequencies_ was made from, maybe in place
+  Weight inverse_frequencies_;      // [1, D / 2] f32
 
   Weight embedding_;  // [V, H]
   std::vector<Layer> layers_;

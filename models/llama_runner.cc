@@ -50,23 +50,21 @@ LlamaRunner::LlamaRunner(const LlamaConfig& config, Checkpoint checkpoint, const
            .num_pages = plan_.kv.num_pages,
            .limits = plan_.limits};
   const auto max_samples = static_cast<std::size_t>(llama_->max_logit_rows());
-  rows_.reserve(max_samples);
   sampled_.reserve(max_samples);
 }
 
 LlamaRunner::~LlamaRunner() = default;
 
-void LlamaRunner::check(const StepView& step, std::span<const std::int32_t> rows) const {
+void LlamaRunner::check(const StepView& step) const {
   const auto fail = [](const std::string& message) {
     throw std::invalid_argument("step: " + message);
   };
   const std::size_t num_rows = step.tokens.size();
-  if (step.positions.size() != num_rows) fail("tokens and positions differ in length");
   if (step.slices.size() > static_cast<std::size_t>(plan_.limits.max_sequences)) {
     fail(std::to_string(step.slices.size()) + " sequences, planned for " +
          std::to_string(plan_.limits.max_sequences));
   }
-  for (const std::int32_t row : rows) {
+  for (const std::int32_t row : step.logit_rows) {
     if (row < 0 || static_cast<std::size_t>(row) >= num_rows) {
       fail("row " + std::to_string(row) + " is sampled, but there are " + std::to_string(num_rows) +
            " rows");
@@ -81,27 +79,30 @@ void LlamaRunner::check(const StepView& step, std::span<const std::int32_t> rows
 }
 
 void LlamaRunner::submit(const StepBatch& batch) {
-  rows_.clear();
-  for (const SampleRow& sample : batch.samples) rows_.push_back(sample.row);
-  check(batch.view, rows_);
-  const Tensor logits = llama_->forward(batch.view, *kv_, rows_);
+  check(batch.view);
+  if (batch.view.logit_rows.size() != batch.samples.size()) {
+    throw std::invalid_argument("step: " + std::to_string(batch.samples.size()) + " samples for " +
+                                std::to_string(batch.view.logit_rows.size()) + " logit rows");
+  }
+  const Tensor logits = llama_->forward(batch.view, *kv_);
   sampled_.resize(batch.samples.size());
   if (!batch.samples.empty()) backend_->sample(sampled_, logits, batch.samples);
 }
 
 std::span<const SampledToken> LlamaRunner::wait() {
+  backend_->wait();
   return sampled_;
 }
 
-void LlamaRunner::forward(const StepView& step, std::span<const std::int32_t> rows,
-                          std::span<float> logits) {
-  check(step, rows);
-  if (logits.size() != rows.size() * static_cast<std::size_t>(config_.vocab_size)) {
+void LlamaRunner::forward(const StepView& step, std::span<float> logits) {
+  check(step);
+  if (logits.size() != step.logit_rows.size() * static_cast<std::size_t>(config_.vocab_size)) {
     throw std::invalid_argument("forward: logits has room for " + std::to_string(logits.size()) +
                                 " values");
   }
-  const Tensor result = llama_->forward(step, *kv_, rows);
-  if (!rows.empty()) backend_->download(logits.data(), result);
+  const Tensor result = llama_->forward(step, *kv_);
+  if (!step.logit_rows.empty()) backend_->download(logits.data(), result);
+  backend_->wait();
 }
 
 std::unique_ptr<LlamaRunner> load_llama(const ModelOptions& options) {

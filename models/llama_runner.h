@@ -32,12 +32,12 @@ class LlamaRunner : public Runner {
   const LlamaConfig& config() const { return config_; }
   const MemoryPlan& plan() const { return plan_; }
 
-  /// Pushes a step through the model and copies the logits of `rows` to `logits`[rows.size(),
-  /// vocab_size]. For tests and tools.
-  void forward(const StepView& step, std::span<const std::int32_t> rows, std::span<float> logits);
+  /// Pushes a step through the model and copies the logits of its logit rows to
+  /// `logits`[logit_rows.size(), vocab_size]. For tests and tools.
+  void forward(const StepView& step, std::span<float> logits);
 
  private:
-  void check(const StepView& step, std::span<const std::int32_t> rows) const;
+  void check(const StepView& step) const;
 
   LlamaConfig config_;
   MemoryPlan plan_;
@@ -47,7 +47,6 @@ class LlamaRunner : public Runner {
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Llama> llama_;
   std::unique_ptr<KvPool> kv_;
-  std::vector<std::int32_t> rows_;
   std::vector<SampledToken> sampled_;
 };
 

@@ -11,16 +11,16 @@
 
 namespace mobius {
 
-/// One step for a runner: rows to push through the model, and the rows to sample a token from.
-/// Everything is borrowed until `wait` returns.
+/// One step for a runner: rows to push through the model, and how to sample a token from each of
+/// its logit rows. Everything is borrowed until `wait` returns.
 struct StepBatch {
   StepView view;
-  std::span<const SampleRow> samples;
+  std::span<const SampleRow> samples;  ///< [view.logit_rows.size()]
 };
 
 /// What the engine needs to know of a model.
 struct RunnerInfo {
-  std::string device;  ///< for logs and GetModelInfo
+  std::string device;  ///< for logs
   std::int32_t num_layers = 0;
   std::int32_t num_heads = 0;
   std::int32_t num_kv_heads = 0;
@@ -43,7 +43,8 @@ class Runner {
   /// Starts the step; may return before it is done.
   virtual void submit(const StepBatch& batch) = 0;
 
-  /// Waits for the submitted step and returns its tokens, one for each of `samples`, in order.
+  /// Waits for the submitted step and returns its tokens, one for each of `samples`, in order,
+  /// none where there are none: it is called after every submit.
   /// Valid until the next submit.
   virtual std::span<const SampledToken> wait() = 0;
 };

@@ -156,8 +156,14 @@ class CpuBackend final : public Backend {
   }
 
   void rope_append(Tensor q_out, Tensor qkv, KvPool& kv, std::int32_t layer,
-                   std::span<const float> inverse_frequencies) override {
-    mobius::rope_append(q_out, qkv, own(kv), layer, inverse_frequencies, step_, pool_);
+                   const Weight& inverse_frequencies) override {
+    if (inverse_frequencies.row_blocks.size() != 1 || inverse_frequencies.rows != 1 ||
+        inverse_frequencies.row_blocks[0].dtype != DType::f32) {
+      throw std::invalid_argument("rope_append: inverse_frequencies must be one row of f32");
+    }
+    const auto* values = static_cast<const float*>(inverse_frequencies.row_blocks[0].data);
+    mobius::rope_append(q_out, qkv, own(kv), layer,
+                        {values, static_cast<std::size_t>(inverse_frequencies.cols)}, step_, pool_);
   }
 
   void attention(Tensor out, Tensor q, const KvPool& kv, std::int32_t layer) override {
@@ -170,8 +176,8 @@ class CpuBackend final : public Backend {
     mobius::silu_mul(out, gate_up, pool_, isa_);
   }
 
-  void gather_rows(Tensor out, Tensor in, std::span<const std::int32_t> rows) override {
-    mobius::gather_rows(out, in, rows, pool_);
+  void gather_rows(Tensor out, Tensor in) override {
+    mobius::gather_rows(out, in, step_.logit_rows, pool_);
   }
 
   void sample(std::span<SampledToken> out, Tensor logits,
@@ -191,6 +197,9 @@ class CpuBackend final : public Backend {
           {values, static_cast<std::size_t>(logits.cols)}, rows[index]);
     });
   }
+
+  // Every call here is done when it returns.
+  void wait() override {}
 
   void download(void* host, Tensor tensor) override {
     std::memcpy(host, tensor.data, tensor.bytes());

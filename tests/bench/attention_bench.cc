@@ -81,8 +81,8 @@ class Layer {
       std::rotate(qkv.begin(), qkv.begin() + 1237, qkv.end());
       const SequenceSlice slice{0, kChunk, first, pages_, AttentionPolicy::full(), 0};
       rope_append({q_.data(), DType::bf16, kChunk, kQueryColumns},
-                  {qkv.data(), DType::f32, kChunk, kColumns}, pool_, 0, frequencies,
-                  {{}, std::span(&slice, 1), {}}, threads_);
+                  {qkv.data(), DType::f32, kChunk, kColumns}, pool_, 0, frequencies, step_of(slice),
+                  threads_);
     }
     // The first call takes the workspace's pages from the system.
     attend(kChunk, kMaxContext, AttentionPolicy::moba(kBlock, kTopK));
@@ -95,8 +95,8 @@ class Layer {
     const auto scratch = std::span(workspace_).subspan((64 - address % 64) % 64);
     const Clock::time_point start = Clock::now();
     attention({out_.data(), DType::bf16, rows, kQueryColumns},
-              {q_.data(), DType::bf16, rows, kQueryColumns}, pool_, 0,
-              {{}, std::span(&slice, 1), {}}, scratch, threads_, isa_);
+              {q_.data(), DType::bf16, rows, kQueryColumns}, pool_, 0, step_of(slice), scratch,
+              threads_, isa_);
     return seconds_since(start);
   }
 

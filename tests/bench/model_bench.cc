@@ -97,8 +97,6 @@ class Bench {
   /// Seconds for `rows` tokens after `context` others, the next token included.
   double step(std::int32_t rows, std::int32_t context, const AttentionPolicy& policy) {
     std::vector<std::int32_t> tokens(static_cast<std::size_t>(rows));
-    std::vector<std::int32_t> positions(tokens.size());
-    std::iota(positions.begin(), positions.end(), context);
     std::uniform_int_distribution<std::int32_t> any(0, config_.vocab_size - 1);
     for (std::int32_t& token : tokens) token = any(random_);
     const SequenceSlice slice{0, rows, context, pages_, policy, 0};
@@ -106,12 +104,13 @@ class Bench {
     greedy.temperature = 0;
     SampleRow sample;
     sample.params = &greedy;
-    sample.row = rows - 1;
+    const std::int32_t last = rows - 1;
     SampledToken sampled;
     const auto start = Clock::now();
     const Tensor logits =
-        llama_->forward({tokens, positions, std::span(&slice, 1)}, *kv_, std::span(&sample.row, 1));
+        llama_->forward({tokens, std::span(&slice, 1), std::span(&last, 1)}, *kv_);
     backend_->sample(std::span(&sampled, 1), logits, std::span(&sample, 1));
+    backend_->wait();
     return seconds_since(start);
   }
 
@@ -125,18 +124,19 @@ class Bench {
     std::normal_distribution<float> normal;
     for (float& value : qkv) value = normal(random_);
     const std::vector<float> frequencies = rope_inverse_frequencies(config_);
+    const HostTensor row{frequencies.data(), DType::f32, 1,
+                         static_cast<std::int64_t>(frequencies.size())};
+    const Weight rotation = backend_->load_weight(std::span(&row, 1), DType::f32);
     std::vector<std::int32_t> tokens(kChunk);
-    std::vector<std::int32_t> positions(kChunk);
     for (; filled_ < context; filled_ += kChunk) {
-      std::iota(positions.begin(), positions.end(), filled_);
       const SequenceSlice slice{0, kChunk, filled_, pages_, kFull, 0};
-      const StepView view{tokens, positions, std::span(&slice, 1)};
+      const StepView view{tokens, std::span(&slice, 1), {}};
       for (std::int32_t layer = 0; layer < config_.num_layers; ++layer) {
         // New numbers at little cost: the old ones, moved along.
         std::rotate(qkv.begin(), qkv.begin() + 1237, qkv.end());
         backend_->begin_step(view);
         backend_->rope_append({q.data(), plan_.kv.dtype, kChunk, query},
-                              {qkv.data(), DType::f32, kChunk, columns}, *kv_, layer, frequencies);
+                              {qkv.data(), DType::f32, kChunk, columns}, *kv_, layer, rotation);
       }
     }
   }

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <filesystem>
@@ -148,9 +149,11 @@ TEST(CpuBackend, RunsAStepWhoseRowsDoNotDependOnEachOther) {
   const TestMatrix gate_up = TestMatrix::random(DType::bf16, 192, 64, random, 0.1F);
   const TestMatrix down = TestMatrix::random(DType::bf16, 64, 96, random, 0.1F);
   const std::vector<float> frequencies(16, 0.1F);
+  const HostTensor frequency_row{frequencies.data(), DType::f32, 1, 16};
+  const Weight rotation = backend->load_weight(std::span(&frequency_row, 1), DType::f32);
 
-  const auto run = [&](std::vector<std::int32_t> tokens, std::vector<std::int32_t> positions,
-                       std::vector<SequenceSlice> slices, KvPool& pool) {
+  const auto run = [&](std::vector<std::int32_t> tokens, std::vector<SequenceSlice> slices,
+                       KvPool& pool) {
     const auto rows = static_cast<std::int64_t>(tokens.size());
     TestMatrix x(DType::f32, rows, 64);
     TestMatrix h(DType::bf16, rows, 64);
@@ -160,11 +163,11 @@ TEST(CpuBackend, RunsAStepWhoseRowsDoNotDependOnEachOther) {
     TestMatrix inner(DType::f32, rows, 192);
     TestMatrix act(DType::bf16, rows, 96);
     TestMatrix logits(DType::f32, rows, 50);
-    backend->begin_step({tokens, positions, slices});
+    backend->begin_step({tokens, slices, {}});
     backend->embed(x.tensor(), load(table));
     backend->rms_norm(h.tensor(), x.tensor(), load(norm), 1e-5F);
     backend->matmul(projected.tensor(), h.tensor(), load(qkv), false);
-    backend->rope_append(q.tensor(), projected.tensor(), pool, 0, frequencies);
+    backend->rope_append(q.tensor(), projected.tensor(), pool, 0, rotation);
     backend->attention(attended.tensor(), q.tensor(), pool, 0);
     backend->matmul(x.tensor(), attended.tensor(), load(out), true);
     backend->rms_norm(h.tensor(), x.tensor(), load(norm), 1e-5F);
@@ -191,13 +194,13 @@ TEST(CpuBackend, RunsAStepWhoseRowsDoNotDependOnEachOther) {
     return s;
   };
   const auto pool = backend->create_kv_pool(shape);
-  const std::vector<float> together = run(
-      {7, 8, 49}, {0, 1, 0}, {slice(0, 2, 0, first_pages), slice(2, 1, 0, second_pages)}, *pool);
+  const std::vector<float> together =
+      run({7, 8, 49}, {slice(0, 2, 0, first_pages), slice(2, 1, 0, second_pages)}, *pool);
   const auto alone_pool = backend->create_kv_pool(shape);
   std::vector<float> alone;
-  for (const auto& part : {run({7}, {0}, {slice(0, 1, 0, first_pages)}, *alone_pool),
-                           run({8}, {1}, {slice(0, 1, 1, first_pages)}, *alone_pool),
-                           run({49}, {0}, {slice(0, 1, 0, second_pages)}, *alone_pool)}) {
+  for (const auto& part : {run({7}, {slice(0, 1, 0, first_pages)}, *alone_pool),
+                           run({8}, {slice(0, 1, 1, first_pages)}, *alone_pool),
+                           run({49}, {slice(0, 1, 0, second_pages)}, *alone_pool)}) {
     alone.insert(alone.end(), part.begin(), part.end());
   }
   EXPECT_EQ(together, alone);
@@ -222,6 +225,7 @@ TEST(CpuBackend, SamplesEveryRowByItsOwnParameters) {
   }
   std::vector<SampledToken> out(kRows);
   backend->sample(out, logits.tensor(), rows);
+  backend->wait();
   for (std::int64_t i = 0; i < kRows; ++i) {
     EXPECT_EQ(out[static_cast<std::size_t>(i)].token, i == 4 ? 99 : 3 * i);
   }
@@ -255,6 +259,10 @@ TEST(CpuBackend, RefusesAnotherBackendsPool) {
   };
   const auto backend = make_cpu_backend(1);
   OtherPool pool;
+  const std::vector<float> frequencies(16, 0.1F);
+  const HostTensor row{frequencies.data(), DType::f32, 1, 16};
+  const Weight rotation = backend->load_weight(std::span(&row, 1), DType::f32);
+  EXPECT_THROW(backend->rope_append({}, {}, pool, 0, rotation), std::invalid_argument);
   EXPECT_THROW(backend->rope_append({}, {}, pool, 0, {}), std::invalid_argument);
   EXPECT_THROW(backend->attention({}, {}, pool, 0), std::invalid_argument);
 }
@@ -262,8 +270,8 @@ TEST(CpuBackend, RefusesAnotherBackendsPool) {
 /// A file system of the few files that limits are read from.
 class HostLimits : public testing::Test {
  protected:
-  HostLimits() : root_(testing::TempDir() + "mobius_host_test") {
-    std::filesystem::remove_all(root_);
+  // Named after the process: tests run beside each other.
+  HostLimits() : root_(testing::TempDir() + "mobius_host_test." + std::to_string(::getpid())) {
     write("proc/meminfo", "MemTotal: 1000000 kB\nMemAvailable:   500000 kB\n");
   }
   ~HostLimits() override { std::filesystem::remove_all(root_); }

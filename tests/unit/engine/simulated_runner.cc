@@ -67,7 +67,7 @@ SimulatedRunner::Slot& SimulatedRunner::slot(const SequenceSlice& slice, std::in
 
 void SimulatedRunner::check(const StepBatch& batch) const {
   const StepView& view = batch.view;
-  require(!view.tokens.empty() && view.tokens.size() == view.positions.size(), "rows");
+  require(!view.tokens.empty(), "rows");
   require(view.tokens.size() <= static_cast<std::size_t>(info_.limits.max_rows), "too many rows");
   require(view.slices.size() <= static_cast<std::size_t>(info_.limits.max_sequences),
           "too many slices");
@@ -86,7 +86,6 @@ void SimulatedRunner::check(const StepBatch& batch) const {
     }
     for (std::int32_t i = 0; i < slice.num_rows; ++i) {
       const auto index = static_cast<std::size_t>(row + i);
-      require(view.positions[index] == slice.first_position + i, "positions");
       require(view.tokens[index] >= 0 && view.tokens[index] < info_.vocab_size, "token id");
     }
     for (std::int32_t i = slice.first_position / info_.page_tokens; i * info_.page_tokens < end;
@@ -101,8 +100,11 @@ void SimulatedRunner::check(const StepBatch& batch) const {
     last_rows.insert(row - 1);
   }
   require(static_cast<std::size_t>(row) == view.tokens.size(), "rows outside slices");
+  require(view.logit_rows.size() == batch.samples.size(), "samples and logit rows differ");
+  for (const std::int32_t logit_row : view.logit_rows) {
+    require(last_rows.erase(logit_row) == 1, "sampled row is not the last of a slice");
+  }
   for (const SampleRow& sample : batch.samples) {
-    require(last_rows.erase(sample.row) == 1, "sampled row is not the last of a slice");
     require(sample.params != nullptr, "no sampling parameters");
   }
 }
@@ -115,10 +117,11 @@ void SimulatedRunner::write(const StepView& view, const SequenceSlice& slice) {
   }
 }
 
-SampledToken SimulatedRunner::sample(const StepView& view, const SampleRow& row) const {
+SampledToken SimulatedRunner::sample(const StepView& view, std::int32_t logit_row,
+                                     const SampleRow& row) const {
   for (const SequenceSlice& slice : view.slices) {
-    if (row.row < slice.first_row || row.row >= slice.first_row + slice.num_rows) continue;
-    const std::int32_t end = slice.first_position + row.row - slice.first_row + 1;
+    if (logit_row < slice.first_row || logit_row >= slice.first_row + slice.num_rows) continue;
+    const std::int32_t end = slice.first_position + logit_row - slice.first_row + 1;
     require(row.prompt.size() + row.generated.size() == static_cast<std::size_t>(end),
             "the sampled row is not the newest token's");
     Hash hash;
@@ -147,7 +150,9 @@ void SimulatedRunner::submit(const StepBatch& batch) {
   if (on_step) on_step(batch);
   for (const SequenceSlice& slice : batch.view.slices) write(batch.view, slice);
   result_.clear();
-  for (const SampleRow& row : batch.samples) result_.push_back(sample(batch.view, row));
+  for (std::size_t i = 0; i < batch.samples.size(); ++i) {
+    result_.push_back(sample(batch.view, batch.view.logit_rows[i], batch.samples[i]));
+  }
   if (on_result) on_result(result_);
 }
 

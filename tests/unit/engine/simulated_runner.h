@@ -46,7 +46,7 @@ class SimulatedRunner : public Runner {
 
   void check(const StepBatch& batch) const;
   void write(const StepView& view, const SequenceSlice& slice);
-  SampledToken sample(const StepView& view, const SampleRow& row) const;
+  SampledToken sample(const StepView& view, std::int32_t logit_row, const SampleRow& row) const;
   Slot& slot(const SequenceSlice& slice, std::int32_t position);
   const Slot& slot(const SequenceSlice& slice, std::int32_t position) const;
 

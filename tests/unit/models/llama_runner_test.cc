@@ -104,17 +104,17 @@ TEST_P(LlamaBits, CompanyChangesNothing) {
   // All three in one step, then one more token each, in another order.
   std::vector<Sequence> together = {sequence(0, 12), sequence(30, 12), sequence(15, 12)};
   PackedStep step;
-  std::vector<std::int32_t> rows;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     step.add(together[i], std::span(prompts[i]).first(prompts[i].size() - 1));
   }
-  runner.forward(step.view(), {}, {});
+  runner.forward(step.view({}), {});
   PackedStep last;
   for (const std::size_t i : {2U, 0U, 1U}) {
     last.add(together[i], std::span(prompts[i]).last(1));
   }
   std::vector<float> logits(3 * vocab);
-  runner.forward(last.view(), std::vector<std::int32_t>{0, 1, 2}, logits);
+  const std::vector<std::int32_t> rows = {0, 1, 2};
+  runner.forward(last.view(rows), logits);
   const std::size_t order[] = {2, 0, 1};
   for (std::size_t row = 0; row < 3; ++row) {
     expect_same_bits(std::span<const float>(logits).subspan(row * vocab, vocab),
@@ -158,9 +158,8 @@ TEST(LlamaRunner, SamplesGreedilyWhatTheLogitsSay) {
     sample.params = &greedy;
     sample.prompt = tokens;
   }
-  samples[0].row = 49;
-  samples[1].row = 10;
-  runner.submit({step.view(), samples});
+  const std::vector<std::int32_t> rows = {49, 10};
+  runner.submit({step.view(rows), samples});
   const auto sampled = runner.wait();
   ASSERT_EQ(sampled.size(), 2U);
   const std::span<const float> all(logits);
@@ -174,7 +173,7 @@ TEST(LlamaRunner, StepsWithoutSamplesReturnNone) {
   PackedStep step;
   const std::vector<std::int32_t> tokens = some_tokens(20, 6);
   step.add(sequence, tokens);
-  fixture.runner->submit({step.view(), {}});
+  fixture.runner->submit({step.view({}), {}});
   EXPECT_TRUE(fixture.runner->wait().empty());
 }
 
@@ -272,24 +271,28 @@ TEST(LlamaRunner, RefusesBadSteps) {
   step.add(sequence, tokens);
   std::vector<float> logits(static_cast<std::size_t>(runner.config().vocab_size));
   const auto forward = [&](const StepView& view, std::int32_t row) {
-    return message_of([&] { runner.forward(view, std::span(&row, 1), logits); });
+    StepView with_row = view;
+    with_row.logit_rows = std::span(&row, 1);
+    return message_of([&] { runner.forward(with_row, logits); });
   };
-  EXPECT_THAT(forward(step.view(), 20), HasSubstr("row 20 is sampled, but there are 20 rows"));
-  EXPECT_THAT(forward(step.view(), -1), HasSubstr("row -1"));
+  EXPECT_THAT(forward(step.view({}), 20), HasSubstr("row 20 is sampled, but there are 20 rows"));
+  EXPECT_THAT(forward(step.view({}), -1), HasSubstr("row -1"));
   std::vector<std::int32_t> unknown = tokens;
   unknown[3] = 320;
-  StepView view = step.view();
+  StepView view = step.view({});
   view.tokens = unknown;
   EXPECT_THAT(forward(view, 0), HasSubstr("token 320 is outside the vocabulary of 320"));
-  view = step.view();
-  view.positions = view.positions.first(19);
-  EXPECT_THAT(forward(view, 0), HasSubstr("differ in length"));
   PackedStep large;
   Sequence other{.pages = Sequence::page_range(0, 40)};
   const std::vector<std::int32_t> many = some_tokens(513, 9);
   large.add(other, many);
-  EXPECT_THAT(forward(large.view(), 0), HasSubstr("513 rows"));
+  EXPECT_THAT(forward(large.view({}), 0), HasSubstr("513 rows"));
   EXPECT_THAT(forward({}, 0), HasSubstr("row 0 is sampled, but there are 0 rows"));
+  const std::vector<std::int32_t> rows = {0};
+  EXPECT_THAT(message_of([&] {
+                runner.submit({step.view(rows), {}});
+              }),
+              HasSubstr("0 samples for 1 logit rows"));
 }
 
 TEST(LlamaRunner, RefusesCheckpointsThatDoNotMatchTheirConfig) {

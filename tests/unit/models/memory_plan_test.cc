@@ -49,7 +49,7 @@ class PricedBackend : public Backend {
     unexpected();
   }
   void rope_append(Tensor /*q_out*/, Tensor /*qkv*/, KvPool& /*kv*/, std::int32_t /*layer*/,
-                   std::span<const float> /*frequencies*/) override {
+                   const Weight& /*frequencies*/) override {
     unexpected();
   }
   void attention(Tensor /*out*/, Tensor /*q*/, const KvPool& /*kv*/,
@@ -57,13 +57,12 @@ class PricedBackend : public Backend {
     unexpected();
   }
   void silu_mul(Tensor /*out*/, Tensor /*gate_up*/) override { unexpected(); }
-  void gather_rows(Tensor /*out*/, Tensor /*in*/, std::span<const std::int32_t> /*rows*/) override {
-    unexpected();
-  }
+  void gather_rows(Tensor /*out*/, Tensor /*in*/) override { unexpected(); }
   void sample(std::span<SampledToken> /*out*/, Tensor /*logits*/,
               std::span<const SampleRow> /*rows*/) override {
     unexpected();
   }
+  void wait() override { unexpected(); }
   void download(void* /*host*/, Tensor /*tensor*/) override { unexpected(); }
 
  private:

@@ -36,17 +36,18 @@ class PackedStep {
                        .pages = sequence.pages,
                        .policy = sequence.policy,
                        .full_attention_last_layers = sequence.full_attention_last_layers});
-    for (std::int32_t i = 0; i < count; ++i) positions_.push_back(sequence.cached + i);
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
     sequence.cached += count;
   }
 
-  StepView view() const { return {tokens_, positions_, slices_}; }
+  /// The step, with the logits of these rows, which must outlive the view.
+  StepView view(std::span<const std::int32_t> logit_rows) const {
+    return {tokens_, slices_, logit_rows};
+  }
   std::int32_t rows() const { return static_cast<std::int32_t>(tokens_.size()); }
 
  private:
   std::vector<std::int32_t> tokens_;
-  std::vector<std::int32_t> positions_;
   std::vector<SequenceSlice> slices_;
 };
 
@@ -61,8 +62,7 @@ inline std::vector<float> logits_of(LlamaRunner& runner, Sequence& sequence,
     step.add(sequence, part);
     std::vector<std::int32_t> rows(part.size());
     std::iota(rows.begin(), rows.end(), 0);
-    runner.forward(step.view(), rows,
-                   std::span(logits).subspan(first * vocab, part.size() * vocab));
+    runner.forward(step.view(rows), std::span(logits).subspan(first * vocab, part.size() * vocab));
   }
   return logits;
 }
