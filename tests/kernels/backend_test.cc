@@ -1,5 +1,4 @@
 #include "kernels/backend.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
