@@ -1,9 +1,10 @@
 #include "models/generate/tokenizer_json.h"
 
-#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 namespace mobius {
@@ -94,17 +95,60 @@ ordered_json added_tokens(std::int32_t vocab_size) {
   return tokens;
 }
 
-ordered_json bpe_model() {
-  ordered_json vocabulary = ordered_json::object();
-  for (const std::string& symbol : byte_symbols()) vocabulary[symbol] = vocabulary.size();
+/// Tokens and merges of byte-level BPE, ids in the order of addition.
+struct Vocabulary {
+  // ordered_json's own insertion looks through all earlier keys; `known` does that faster.
+  ordered_json::object_t tokens;
   ordered_json merges = ordered_json::array();
-  for (std::string merge : kMerges) {
-    const std::size_t space = merge.find('_');
-    if (space != std::string::npos) merge.replace(space, 1, utf8(0x120));
-    merges.push_back(merge);
-    merge.erase(std::remove(merge.begin(), merge.end(), ' '), merge.end());
-    vocabulary[merge] = vocabulary.size();
+  std::unordered_set<std::string> known;
+
+  std::int32_t size() const { return static_cast<std::int32_t>(tokens.size()); }
+
+  void add(const std::string& token) {
+    known.insert(token);
+    const std::int32_t id = size();
+    tokens.push_back({token, id});
   }
+
+  void merge(const std::string& left, const std::string& right) {
+    if (known.contains(left + right)) return;
+    merges.push_back(left + ' ' + right);
+    add(left + right);
+  }
+};
+
+/// Exactly `size` tokens: bytes, English merges, then pairs and triples of bytes.
+Vocabulary make_vocabulary(std::int32_t size) {
+  const std::vector<std::string> bytes = byte_symbols();
+  Vocabulary vocabulary;
+  for (const std::string& symbol : bytes) vocabulary.add(symbol);
+  for (std::string text : kMerges) {
+    const std::size_t leading = text.find('_');
+    if (leading != std::string::npos) text.replace(leading, 1, utf8(0x120));
+    const std::size_t space = text.find(' ');
+    vocabulary.merge(text.substr(0, space), text.substr(space + 1));
+  }
+  for (std::size_t length = 2; vocabulary.size() < size; ++length) {
+    std::vector<std::string> stems = bytes;
+    if (length == 3) {
+      stems.clear();
+      for (const std::string& a : bytes) {
+        for (const std::string& b : bytes) stems.push_back(a + b);
+      }
+    }
+    if (length > 3) throw std::invalid_argument("the vocabulary is too large");
+    for (const std::string& stem : stems) {
+      for (const std::string& byte : bytes) {
+        if (vocabulary.size() == size) return vocabulary;
+        vocabulary.merge(stem, byte);
+      }
+    }
+  }
+  return vocabulary;
+}
+
+ordered_json bpe_model(std::int32_t vocab_size) {
+  Vocabulary vocabulary = make_vocabulary(first_special(vocab_size));
   return {{"type", "BPE"},
           {"dropout", nullptr},
           {"unk_token", nullptr},
@@ -113,8 +157,8 @@ ordered_json bpe_model() {
           {"fuse_unk", false},
           {"byte_fallback", false},
           {"ignore_merges", true},
-          {"vocab", vocabulary},
-          {"merges", merges}};
+          {"vocab", std::move(vocabulary.tokens)},
+          {"merges", std::move(vocabulary.merges)}};
 }
 
 }  // namespace
@@ -165,7 +209,7 @@ std::string tokenizer_json(std::int32_t vocab_size) {
         {"add_prefix_space", true},
         {"trim_offsets", true},
         {"use_regex", true}}},
-      {"model", bpe_model()}};
+      {"model", bpe_model(vocab_size)}};
   return document.dump(1, ' ') + "\n";
 }
 

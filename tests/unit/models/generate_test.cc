@@ -115,8 +115,11 @@ TEST(Generate, ValuesHaveTheSpreadAskedFor) {
   EXPECT_NEAR(std::sqrt(squares / count), 0.5, 0.01);
 }
 
-TEST(Generate, SmallVocabularyPutsSpecialsAfterTheMerges) {
-  const LlamaConfig config = shape_preset("tiny");
+/// Every id has a token, and every merge makes one from two: what a tokenizer needs to load it.
+class GeneratedVocabulary : public testing::TestWithParam<const char*> {};
+
+TEST_P(GeneratedVocabulary, IsCompleteAndItsMergesAreSound) {
+  const LlamaConfig config = shape_preset(GetParam());
   const auto json = nlohmann::json::parse(tokenizer_json(config.vocab_size));
   const auto& vocabulary = json["model"]["vocab"];
   std::vector<bool> seen(static_cast<std::size_t>(config.vocab_size));
@@ -136,6 +139,9 @@ TEST(Generate, SmallVocabularyPutsSpecialsAfterTheMerges) {
     EXPECT_TRUE(vocabulary.contains(text.substr(0, space) + text.substr(space + 1))) << text;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Shapes, GeneratedVocabulary, testing::Values("tiny", "1b"),
+                         [](const auto& tested) { return std::string(tested.param); });
 
 TEST(Generate, LargeVocabularyHasLlamasSpecialIds) {
   const std::map<std::string, std::int32_t> expected = {{"<|begin_of_text|>", 128000},
