@@ -1,4 +1,5 @@
 #include "kernels/backend.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
