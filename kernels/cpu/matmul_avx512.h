@@ -2,6 +2,12 @@
 
 // What matmul_avx512.cc and matmul_avx512_bf16.cc have in common; for them alone.
 
+// GCC 12's own AVX-512 intrinsics set it off wherever they are inlined (GCC bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 #include <immintrin.h>
 
 #include "kernels/cpu/matmul_tile.h"

@@ -1,5 +1,3 @@
-#include <immintrin.h>
-
 #include "kernels/cpu/matmul_avx512.h"
 
 namespace mobius {
