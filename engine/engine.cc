@@ -1,7 +1,9 @@
 #include "engine/engine.h"
 
 #include <condition_variable>
+#include <functional>
 #include <mutex>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -13,6 +15,12 @@
 #include "engine/validate.h"
 
 namespace mobius {
+namespace {
+
+// What was thrown may hold addresses and paths: it is for the log, not for clients.
+constexpr const char* kModelFailed = "the model failed; the server stops";
+
+}  // namespace
 
 struct Engine::Impl {
   // Before the thread starts and on it; nobody else touches these.
@@ -32,10 +40,10 @@ struct Engine::Impl {
   std::size_t unfinished = 0;           // accepted, Finish not yet decided
   std::unordered_set<std::string> ids;  // of them
   EngineStats stats;
-  std::string failure;  // why healthy is false
   bool draining = false;
   bool stopping = false;
 
+  std::function<void(const std::string&)> on_failure;  // the engine thread's
   std::thread thread;
 
   Impl(const EngineOptions& options, std::unique_ptr<Runner> given_runner,
@@ -47,17 +55,22 @@ struct Engine::Impl {
         max_context(loop.max_context()),
         max_unfinished(static_cast<std::size_t>(loop.max_running()) +
                        static_cast<std::size_t>(options.max_waiting)),
-        stats(loop.stats()) {
+        stats(loop.stats()),
+        on_failure(options.on_failure) {
     thread = std::thread([this] { run(); });
   }
 
   ~Impl() {
+    stop();
+    thread.join();
+  }
+
+  void stop() {
     {
       const std::scoped_lock lock(mutex);
       stopping = true;
     }
     wake.notify_one();
-    thread.join();
   }
 
   Impl(const Impl&) = delete;
@@ -74,13 +87,15 @@ struct Engine::Impl {
         arrivals.swap(inbox);
         stop = stopping;
       }
-      for (Submission& submission : arrivals) loop.add(std::move(submission));
+      std::size_t added = 0;
+      const auto rest = [&] { return std::span(arrivals).subspan(added); };
       try {
+        while (added < arrivals.size()) loop.add(std::move(arrivals[added++]));
         if (!stop) loop.step();
       } catch (const std::exception& error) {
-        fail(error.what());
+        fail(error.what(), rest());
       } catch (...) {
-        fail("unknown exception");
+        fail("unknown exception", rest());
       }
       if (stop) loop.end_all(bye);
       publish();
@@ -89,15 +104,17 @@ struct Engine::Impl {
   }
 
   // Nothing is accepted any more from here on, so ending what is there ends everything.
-  void fail(const std::string& what) {
+  void fail(const std::string& what, std::span<Submission> arrivals) {
     std::vector<Submission> late;
     {
       const std::scoped_lock lock(mutex);
-      failure = what;
+      stats.healthy = false;
       late.swap(inbox);
     }
+    if (on_failure) on_failure(what);
+    for (Submission& submission : arrivals) loop.add(std::move(submission));
     for (Submission& submission : late) loop.add(std::move(submission));
-    loop.end_all({StatusCode::internal, "the model failed: " + what});
+    loop.end_all({StatusCode::internal, kModelFailed});
   }
 
   // A request's Finish is pushed after its id and pages are free again, so whoever sees the end
@@ -106,9 +123,10 @@ struct Engine::Impl {
     std::vector<StepLoop::Ended> ended = loop.take_ended();
     {
       const std::scoped_lock lock(mutex);
+      const bool healthy = stats.healthy;
       stats = loop.stats();
       stats.waiting += static_cast<std::int32_t>(inbox.size());
-      stats.healthy = failure.empty();
+      stats.healthy = healthy;
       unfinished -= ended.size();
       for (const StepLoop::Ended& request : ended) ids.erase(request.id);
     }
@@ -116,9 +134,7 @@ struct Engine::Impl {
   }
 
   Status admit(const GenerationRequest& request) const {
-    if (!failure.empty()) {
-      return {StatusCode::unavailable, "the engine has stopped: the model failed: " + failure};
-    }
+    if (!stats.healthy) return {StatusCode::unavailable, kModelFailed};
     if (draining || stopping) return {StatusCode::unavailable, "the server is shutting down"};
     if (!request.id.empty() && ids.contains(request.id)) {
       return Status::invalid(
@@ -164,6 +180,10 @@ StatusOr<std::shared_ptr<Stream>> Engine::submit(GenerationRequest request) {
 void Engine::drain() {
   const std::scoped_lock lock(impl_->mutex);
   impl_->draining = true;
+}
+
+void Engine::stop() {
+  impl_->stop();
 }
 
 EngineStats Engine::stats() const {

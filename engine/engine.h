@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -14,9 +15,13 @@ namespace mobius {
 
 struct EngineOptions {
   std::int32_t max_running = 64;    ///< sequences that share steps; the runner may allow fewer
-  std::int32_t max_waiting = 1024;  ///< requests beside those; more are resource_exhausted
+  std::int32_t max_waiting = 1024;  ///< requests beside those, 0 or more; others are refused
   std::int32_t step_tokens = 512;   ///< rows of one step: decodes first, prefill chunks fill up
   std::vector<std::int32_t> end_tokens;  ///< the model's own (eos)
+  /// Called at most once, on the engine's thread, when the model fails, with what it threw;
+  /// `healthy` is false by then and requests are refused. For logs and to wake somebody up: it must
+  /// not call the engine's destructor. May be empty.
+  std::function<void(const std::string& what)> on_failure;
 };
 
 /// A snapshot for health and metrics.
@@ -40,18 +45,23 @@ class Engine {
   /// std::invalid_argument, one line, on options or a runner that cannot work.
   Engine(const EngineOptions& options, std::unique_ptr<Runner> runner,
          std::shared_ptr<const Tokenizer> tokenizer);
-  /// Ends running requests with `unavailable` and joins the thread.
+  /// `stop`, and joins the thread.
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
   /// Queues a request. Refuses with invalid_argument (empty or over-long prompt, a policy that the
   /// pages cannot carry, ids outside the vocabulary, …), resource_exhausted (queue full) or
-  /// unavailable (stopping, or unhealthy). Validates on the caller's thread: O(prompt).
+  /// unavailable (stopping, or unhealthy). Validates on the caller's thread: O(prompt). Where
+  /// memory runs out later, the stream ends with resource_exhausted.
   StatusOr<std::shared_ptr<Stream>> submit(GenerationRequest request);
 
   /// Accepts no more requests; what runs goes on.
   void drain();
+
+  /// Accepts no more requests and ends the others with `unavailable`, after the step that runs.
+  /// Returns at once.
+  void stop();
 
   EngineStats stats() const;
   const RunnerInfo& model() const;

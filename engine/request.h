@@ -42,6 +42,11 @@ enum class FinishReason : std::uint8_t {
   error,   ///< Finish::status says what: cancelled, deadline_exceeded, internal, …
 };
 
+/// For logs and answers.
+inline double milliseconds(std::chrono::nanoseconds time) {
+  return std::chrono::duration<double, std::milli>(time).count();
+}
+
 struct Usage {
   std::int32_t prompt_tokens = 0;
   std::int32_t cached_tokens = 0;  ///< of the prompt, taken from the prefix cache

@@ -21,4 +21,10 @@ std::string_view name_of(StatusCode code) {
   return "unknown";
 }
 
+Status Status::with_field(const std::string& name) const {
+  std::string message = message_;
+  if (!field_.empty() && message.starts_with(field_)) message.replace(0, field_.size(), name);
+  return {code_, std::move(message), name};
+}
+
 }  // namespace mobius

@@ -29,8 +29,10 @@ enum class StatusCode : std::uint8_t {
 std::string_view name_of(StatusCode code);
 
 /// The outcome of a call that a client can cause to fail. `message` is for that client: it names
-/// the field, the value and the limit. `field` is the request's own name for what is wrong
-/// ("max_tokens", "messages[2].content"), empty where no single field is.
+/// the field, the value and the limit. `field` is the name of what is wrong ("max_tokens",
+/// "messages[2].content", "attention.prefill.block"), empty where no single field is; the message
+/// begins with it. Names are those of GenerationOptions, whatever the protocol: a front end whose
+/// clients call a field otherwise renames it, once, on the way out.
 class Status {
  public:
   Status() = default;
@@ -40,6 +42,9 @@ class Status {
   static Status invalid(std::string field, std::string message) {
     return {StatusCode::invalid_argument, std::move(message), std::move(field)};
   }
+
+  /// The same with another name for `field()`, also at the message's beginning.
+  Status with_field(const std::string& name) const;
 
   bool ok() const { return code_ == StatusCode::ok; }
   StatusCode code() const { return code_; }

@@ -1,22 +1,27 @@
 #include "engine/step_loop.h"
 
 #include <algorithm>
+#include <new>
 #include <stdexcept>
 #include <utility>
 
 namespace mobius {
 namespace {
 
-void require_positive(const char* name, std::int32_t value) {
-  if (value < 1) {
+void require_at_least(std::int32_t least, const char* name, std::int32_t value) {
+  if (value < least) {
     throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) +
-                                ", must be at least 1");
+                                ", must be at least " + std::to_string(least));
   }
+}
+
+void require_positive(const char* name, std::int32_t value) {
+  require_at_least(1, name, value);
 }
 
 SchedulerLimits scheduler_limits(const EngineOptions& options, const RunnerInfo& model) {
   require_positive("max_running", options.max_running);
-  require_positive("max_waiting", options.max_waiting);
+  require_at_least(0, "max_waiting", options.max_waiting);
   require_positive("step_tokens", options.step_tokens);
   require_positive("the model's max_rows", model.limits.max_rows);
   require_positive("the model's max_sequences", model.limits.max_sequences);
@@ -56,8 +61,20 @@ StepLoop::StepLoop(const EngineOptions& options, Runner& runner, const Tokenizer
 void StepLoop::add(Submission submission) {
   const SequenceId id = next_id_++;
   const auto prompt_tokens = static_cast<std::int32_t>(submission.request.prompt.size());
-  sequences_.try_emplace(id, std::move(submission), *tokenizer_, runner_->info(), max_context_);
-  scheduler_.add(id, prompt_tokens);
+  // Made first: with it, a request can be refused whatever becomes of the submission.
+  Ended refused{submission.request.id, submission.stream, {}};
+  try {
+    sequences_.try_emplace(id, std::move(submission), *tokenizer_, runner_->info(), max_context_);
+    scheduler_.add(id, prompt_tokens);
+  } catch (const std::bad_alloc&) {
+    sequences_.erase(id);
+    refused.finish.reason = FinishReason::error;
+    refused.finish.status = {StatusCode::resource_exhausted,
+                             "the server has no memory for this request"};
+    refused.finish.usage.prompt_tokens = prompt_tokens;
+    ended_.push_back(std::move(refused));
+    ++counters_.requests_finished;
+  }
 }
 
 void StepLoop::step() {

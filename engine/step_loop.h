@@ -37,7 +37,8 @@ class StepLoop {
   /// Tokens that a sequence can have, prompt and generated ones together.
   std::int32_t max_context() const { return max_context_; }
 
-  /// Takes a request that passed validate() with this max_context().
+  /// Takes a request that passed validate() with this max_context(). One that memory does not
+  /// suffice for ends at once, with resource_exhausted.
   void add(Submission submission);
 
   bool idle() const { return sequences_.empty(); }

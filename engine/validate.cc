@@ -122,36 +122,37 @@ Status check_ends(const GenerationRequest& request, const RunnerInfo& model) {
 }
 
 Status check_policy(const std::string& phase, const AttentionPolicy& policy,
-                    const RunnerInfo& model) {
-  const std::string wrong = validate(policy, model.page_tokens);
+                    std::int32_t page_tokens) {
+  const std::string wrong = validate(policy, page_tokens);
   if (wrong.empty()) return {};
   // The message opens with the member that is wrong.
   const std::string member = wrong.substr(0, wrong.find(' '));
-  return Status::invalid("mobius." + phase + "." + member, "mobius." + phase + "." + wrong);
-}
-
-Status check_attention(const AttentionSettings& attention, const RunnerInfo& model) {
-  Status status = check_policy("prefill", attention.prefill, model);
-  if (!status.ok()) return status;
-  status = check_policy("decode", attention.decode, model);
-  if (!status.ok()) return status;
-  if (attention.full_attention_last_layers < 0 ||
-      attention.full_attention_last_layers > model.num_layers) {
-    return refuse("mobius.full_attention_last_layers",
-                  "is " + std::to_string(attention.full_attention_last_layers) +
-                      ", must be from 0 to " + std::to_string(model.num_layers));
-  }
-  return {};
+  return Status::invalid("attention." + phase + "." + member, "attention." + phase + "." + wrong);
 }
 
 }  // namespace
+
+Status validate(const AttentionSettings& attention, std::int32_t num_layers,
+                std::int32_t page_tokens) {
+  Status status = check_policy("prefill", attention.prefill, page_tokens);
+  if (!status.ok()) return status;
+  status = check_policy("decode", attention.decode, page_tokens);
+  if (!status.ok()) return status;
+  if (attention.full_attention_last_layers < 0 ||
+      attention.full_attention_last_layers > num_layers) {
+    return refuse("attention.full_attention_last_layers",
+                  "is " + std::to_string(attention.full_attention_last_layers) +
+                      ", must be from 0 to " + std::to_string(num_layers));
+  }
+  return {};
+}
 
 Status validate(const GenerationRequest& request, const RunnerInfo& model,
                 std::int32_t max_context) {
   // Cheap ones first; the prompt can have a million tokens.
   Status status = check_sampling(request.sampling, model);
   if (status.ok()) status = check_ends(request, model);
-  if (status.ok()) status = check_attention(request.attention, model);
+  if (status.ok()) status = validate(request.attention, model.num_layers, model.page_tokens);
   if (status.ok()) status = check_prompt(request, model, max_context);
   return status;
 }

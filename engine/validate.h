@@ -26,4 +26,9 @@ inline constexpr std::size_t kMaxStopTokens = 256;
 Status validate(const GenerationRequest& request, const RunnerInfo& model,
                 std::int32_t max_context);
 
+/// The same for attention alone, a server's defaults for example. Fields are
+/// "attention.prefill.block" and the like.
+Status validate(const AttentionSettings& attention, std::int32_t num_layers,
+                std::int32_t page_tokens);
+
 }  // namespace mobius

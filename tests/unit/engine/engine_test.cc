@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -103,7 +104,7 @@ TEST(Engine, NeedsARunnerAndATokenizer) {
   EXPECT_THROW(Engine({}, nullptr, byte_tokenizer()), std::invalid_argument);
   EXPECT_THROW(Engine({}, make_runner(), nullptr), std::invalid_argument);
   EngineOptions options;
-  options.max_waiting = 0;
+  options.max_waiting = -1;
   EXPECT_THROW(Engine(options, make_runner(), byte_tokenizer()), std::invalid_argument);
 }
 
@@ -152,6 +153,61 @@ TEST(Engine, FullQueueIsResourceExhausted) {
   gate.set_open(true);
   for (const auto& stream : streams) EXPECT_TRUE(wait_for(*stream).finish().status.ok());
   EXPECT_TRUE(engine.submit(make_request(4, 2)).ok());
+}
+
+TEST(Engine, NobodyHasToWait) {
+  Gate gate;
+  gate.set_open(false);
+  EngineOptions options;
+  options.max_running = 1;
+  options.max_waiting = 0;
+  Engine engine(options, gated_runner(gate), byte_tokenizer());
+  const auto running = engine.submit(make_request(4, 2));
+  ASSERT_TRUE(running.ok());
+  EXPECT_EQ(engine.submit(make_request(4, 2)).status().code(), StatusCode::resource_exhausted);
+  gate.set_open(true);
+  EXPECT_TRUE(wait_for(*running.value()).finish().status.ok());
+  EXPECT_TRUE(engine.submit(make_request(4, 2)).ok());
+}
+
+TEST(Engine, StopEndsRequestsAndRefusesOthers) {
+  Gate gate;
+  gate.set_open(false);
+  Engine engine({}, gated_runner(gate), byte_tokenizer());
+  const auto stream = engine.submit(make_request(10, 200));
+  ASSERT_TRUE(stream.ok());
+  gate.wait_for_arrival();
+  engine.stop();
+  EXPECT_EQ(engine.submit(make_request(4, 2)).status().code(), StatusCode::unavailable);
+  gate.set_open(true);
+  EXPECT_EQ(wait_for(*stream.value()).finish().status.code(), StatusCode::unavailable);
+  EXPECT_TRUE(engine.stats().healthy);
+}
+
+/// Has no memory for the next sequence when told so.
+class ScarceRunner : public SimulatedRunner {
+ public:
+  using SimulatedRunner::SimulatedRunner;
+  const RunnerInfo& info() const override {
+    if (scarce.exchange(false)) throw std::bad_alloc();
+    return SimulatedRunner::info();
+  }
+  mutable std::atomic<bool> scarce = false;
+};
+
+TEST(Engine, ARequestThatMemoryDoesNotSufficeForEndsAlone) {
+  auto runner = std::make_unique<ScarceRunner>(simulated_model());
+  ScarceRunner& scarce = *runner;
+  Engine engine({}, std::move(runner), byte_tokenizer());
+  scarce.scarce = true;
+  const auto refused = engine.submit(named(make_request(4, 2), "a"));
+  ASSERT_TRUE(refused.ok());
+  EXPECT_EQ(wait_for(*refused.value()).finish().status.code(), StatusCode::resource_exhausted);
+  const auto next = engine.submit(named(make_request(4, 2), "a"));
+  ASSERT_TRUE(next.ok()) << "the id is free again";
+  EXPECT_TRUE(wait_for(*next.value()).finish().status.ok());
+  EXPECT_TRUE(engine.stats().healthy);
+  EXPECT_EQ(engine.stats().requests_finished, 2);
 }
 
 TEST(Engine, CancelsAndMeetsDeadlinesWhileRunning) {
@@ -234,7 +290,14 @@ TEST(Engine, RunnerExceptionFailsEverythingAndMarksUnhealthy) {
     gate.pass();
     if (batch.view.tokens.size() > 3) throw std::runtime_error("device lost");
   };
-  Engine engine({}, std::move(runner), byte_tokenizer());
+  std::mutex mutex;
+  std::vector<std::string> failures;
+  EngineOptions options;
+  options.on_failure = [&](const std::string& what) {
+    const std::scoped_lock lock(mutex);
+    failures.push_back(what);
+  };
+  Engine engine(options, std::move(runner), byte_tokenizer());
   std::vector<std::shared_ptr<Stream>> streams;
   for (int i = 0; i < 4; ++i) streams.push_back(engine.submit(make_request(4, 50)).value());
   gate.set_open(true);
@@ -242,7 +305,12 @@ TEST(Engine, RunnerExceptionFailsEverythingAndMarksUnhealthy) {
     const Outcome outcome = wait_for(*stream);
     EXPECT_EQ(outcome.finish().reason, FinishReason::error);
     EXPECT_EQ(outcome.finish().status.code(), StatusCode::internal);
-    EXPECT_NE(outcome.finish().status.message().find("device lost"), std::string::npos);
+    EXPECT_EQ(outcome.finish().status.message(), "the model failed; the server stops")
+        << "what was thrown is not for clients";
+  }
+  {
+    const std::scoped_lock lock(mutex);
+    EXPECT_EQ(failures, std::vector<std::string>{"device lost"});
   }
   EXPECT_FALSE(engine.stats().healthy);
   EXPECT_EQ(engine.stats().pages_used, 0);

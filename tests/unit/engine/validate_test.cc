@@ -153,21 +153,39 @@ const Case kCases[] = {
      "stop_token_ids has token -5, must be from 0 to 255"},
 
     {"prefill_block_not_of_pages",
-     [](Request& r) { r.attention.prefill = AttentionPolicy::moba(6, 2); }, "mobius.prefill.block",
-     "mobius.prefill.block is 6, must be a positive multiple of the page (4 tokens)"},
+     [](Request& r) { r.attention.prefill = AttentionPolicy::moba(6, 2); },
+     "attention.prefill.block",
+     "attention.prefill.block is 6, must be a positive multiple of the page (4 tokens)"},
     {"decode_block_zero", [](Request& r) { r.attention.decode = AttentionPolicy::moba(0, 2); },
-     "mobius.decode.block",
-     "mobius.decode.block is 0, must be a positive multiple of the page (4 tokens)"},
+     "attention.decode.block",
+     "attention.decode.block is 0, must be a positive multiple of the page (4 tokens)"},
     {"decode_top_k_zero", [](Request& r) { r.attention.decode = AttentionPolicy::moba(8, 0); },
-     "mobius.decode.top_k", "mobius.decode.top_k is 0, must be at least 1"},
+     "attention.decode.top_k", "attention.decode.top_k is 0, must be at least 1"},
     {"all_layers_full", [](Request& r) { r.attention.full_attention_last_layers = 4; }, "", ""},
     {"more_layers_than_there_are", [](Request& r) { r.attention.full_attention_last_layers = 5; },
-     "mobius.full_attention_last_layers",
-     "mobius.full_attention_last_layers is 5, must be from 0 to 4"},
+     "attention.full_attention_last_layers",
+     "attention.full_attention_last_layers is 5, must be from 0 to 4"},
     {"negative_layers", [](Request& r) { r.attention.full_attention_last_layers = -1; },
-     "mobius.full_attention_last_layers",
-     "mobius.full_attention_last_layers is -1, must be from 0 to 4"},
+     "attention.full_attention_last_layers",
+     "attention.full_attention_last_layers is -1, must be from 0 to 4"},
 };
+
+TEST(ValidateAttention, NeedsNoRequest) {
+  EXPECT_TRUE(validate(AttentionSettings{AttentionPolicy::moba(8, 2), {}, 3}, 3, 4).ok());
+  const Status layers = validate(AttentionSettings{{}, {}, 99}, 3, 4);
+  EXPECT_EQ(layers.message(), "attention.full_attention_last_layers is 99, must be from 0 to 3");
+  EXPECT_EQ(validate(AttentionSettings{{}, AttentionPolicy::moba(6, 2), 0}, 3, 4).field(),
+            "attention.decode.block");
+}
+
+TEST(Status, AnotherNameForTheField) {
+  const Status status = Status::invalid("top_logprobs", "top_logprobs is 21, must be at most 20");
+  const Status renamed = status.with_field("logprobs");
+  EXPECT_EQ(renamed.code(), StatusCode::invalid_argument);
+  EXPECT_EQ(renamed.field(), "logprobs");
+  EXPECT_EQ(renamed.message(), "logprobs is 21, must be at most 20");
+  EXPECT_EQ(Status(StatusCode::internal, "no field").with_field("x").message(), "no field");
+}
 
 INSTANTIATE_TEST_SUITE_P(Requests, Validate, testing::ValuesIn(kCases),
                          [](const auto& test) { return test.param.name; });
