@@ -39,15 +39,15 @@ void check_range(const char* name, std::int64_t value, std::int64_t low, std::in
 }
 
 void check_options(const ModelOptions& options, const LlamaConfig& config, DType compute) {
-  if (compute == DType::f16) fail("compute_dtype is f16, must be bf16 or f32");
+  if (compute == DType::f16) fail("model.dtype is f16, must be bf16 or f32");
   if (options.kv_dtype.value_or(compute) != compute) {
     fail("kv_dtype is " + std::string(name_of(*options.kv_dtype)) + ", must be the compute type (" +
          std::string(name_of(compute)) + ")");
   }
-  check_range("page_tokens", options.page_tokens, 1, kMaxPageTokens);
-  check_range("step_tokens", options.step_tokens, 1, kMaxStepTokens);
-  check_range("max_sequences", options.max_sequences, 1, kMaxSequences);
-  check_range("max_context", options.max_context, 0, config.max_position_embeddings);
+  check_range("kv.page_tokens", options.page_tokens, 1, kMaxPageTokens);
+  check_range("engine.step_tokens", options.step_tokens, 1, kMaxStepTokens);
+  check_range("engine.max_running", options.max_sequences, 1, kMaxSequences);
+  check_range("model.max_context", options.max_context, 0, config.max_position_embeddings);
   check_range("centroid_block", options.centroid_block, 0, 1 << 24);
   if (options.centroid_block != 0) {
     const auto policy = AttentionPolicy::moba(options.centroid_block, 1);
@@ -117,12 +117,12 @@ MemoryPlan plan_memory(const ModelOptions& options, const LlamaConfig& config, D
       plan.workspace_bytes > device.memory_bytes - weight_bytes) {
     fail("the model does not fit: weights " + size_text(weight_bytes) + " and workspace " +
          size_text(plan.workspace_bytes) +
-         " for step_tokens = " + std::to_string(options.step_tokens) + ", but " + device.name +
-         " has " + size_text(device.memory_bytes) + " of memory");
+         " for engine.step_tokens = " + std::to_string(options.step_tokens) + ", but " +
+         device.name + " has " + size_text(device.memory_bytes) + " of memory");
   }
   const std::size_t left = device.memory_bytes - weight_bytes - plan.workspace_bytes;
   if (options.kv_cache_bytes > left) {
-    fail("kv_cache_bytes is " + std::to_string(options.kv_cache_bytes) + " (" +
+    fail("kv.bytes is " + std::to_string(options.kv_cache_bytes) + " (" +
          size_text(options.kv_cache_bytes) + "), but weights and workspace leave " +
          size_text(left) + " of " + size_text(device.memory_bytes));
   }
@@ -134,9 +134,8 @@ MemoryPlan plan_memory(const ModelOptions& options, const LlamaConfig& config, D
   plan.kv.num_pages = pages_that_fit(backend, plan.kv, most_pages, budget);
 
   const std::int64_t cached = std::int64_t{plan.kv.num_pages} * options.page_tokens;
-  const std::string cache_text = chosen
-                                     ? "kv_cache_bytes = " + std::to_string(options.kv_cache_bytes)
-                                     : "the " + size_text(budget) + " left for the KV cache";
+  const std::string cache_text = chosen ? "kv.bytes = " + std::to_string(options.kv_cache_bytes)
+                                        : "the " + size_text(budget) + " left for the KV cache";
   if (plan.kv.num_pages < 1) {
     KvShape page = plan.kv;
     page.num_pages = 1;
@@ -144,8 +143,8 @@ MemoryPlan plan_memory(const ModelOptions& options, const LlamaConfig& config, D
          " tokens (" + size_text(backend.kv_bytes(page)) + ")");
   }
   if (options.max_context > 0 && plan.kv.num_pages < pages_of_one) {
-    fail("max_context is " + std::to_string(options.max_context) + " tokens, but " + cache_text +
-         " holds " + std::to_string(cached));
+    fail("model.max_context is " + std::to_string(options.max_context) + " tokens, but " +
+         cache_text + " holds " + std::to_string(cached));
   }
   plan.limits.max_context =
       static_cast<std::int32_t>(std::min<std::int64_t>(wanted_context, cached));

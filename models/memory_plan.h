@@ -37,8 +37,8 @@ struct MemoryPlan {
 DType compute_dtype(const ModelOptions& options, DType stored);
 
 /// Divides the backend's memory: weights, workspace for the largest step, KV pages from what is
-/// left. Allocates nothing. Throws std::runtime_error with one line that names the option, its
-/// value and the limit when the options cannot work.
+/// left. Allocates nothing. Throws std::runtime_error with one line that names the option (by its
+/// key in the server's configuration), its value and the limit when the options cannot work.
 MemoryPlan plan_memory(const ModelOptions& options, const LlamaConfig& config, DType stored,
                        const WeightMemory& weights, const Backend& backend);
 

@@ -144,7 +144,7 @@ TEST(MemoryPlan, MaxContextIsAPromise) {
   EXPECT_EQ(plan(options).limits.max_context, 10'000);
   options.kv_cache_bytes -= 1;
   EXPECT_THAT(refusal(options),
-              HasSubstr("max_context is 10000 tokens, but kv_cache_bytes = 10358783 holds 9984"));
+              HasSubstr("model.max_context is 10000 tokens, but kv.bytes = 10358783 holds 9984"));
 }
 
 TEST(MemoryPlan, RefusesOptionsOutOfRange) {
@@ -154,15 +154,15 @@ TEST(MemoryPlan, RefusesOptionsOutOfRange) {
     return refusal(options);
   };
   EXPECT_THAT(with([](auto& o) { o.page_tokens = 0; }),
-              HasSubstr("page_tokens is 0, must be from 1 to 4096"));
-  EXPECT_THAT(with([](auto& o) { o.step_tokens = -1; }), HasSubstr("step_tokens is -1"));
-  EXPECT_THAT(with([](auto& o) { o.max_sequences = 0; }), HasSubstr("max_sequences is 0"));
+              HasSubstr("kv.page_tokens is 0, must be from 1 to 4096"));
+  EXPECT_THAT(with([](auto& o) { o.step_tokens = -1; }), HasSubstr("engine.step_tokens is -1"));
+  EXPECT_THAT(with([](auto& o) { o.max_sequences = 0; }), HasSubstr("engine.max_running is 0"));
   EXPECT_THAT(with([](auto& o) { o.max_context = 131073; }),
-              HasSubstr("max_context is 131073, must be from 0 to 131072"));
+              HasSubstr("model.max_context is 131073, must be from 0 to 131072"));
   EXPECT_THAT(with([](auto& o) { o.centroid_block = 200; }),
               HasSubstr("centroid_block: block is 200, must be a positive multiple of the page"));
   EXPECT_THAT(with([](auto& o) { o.compute_dtype = DType::f16; }),
-              HasSubstr("compute_dtype is f16, must be bf16 or f32"));
+              HasSubstr("model.dtype is f16, must be bf16 or f32"));
   EXPECT_THAT(with([](auto& o) { o.kv_dtype = DType::f32; }),
               HasSubstr("kv_dtype is f32, must be the compute type (bf16)"));
 }
@@ -171,13 +171,13 @@ TEST(MemoryPlan, RefusesWhatMemoryCannotHold) {
   ModelOptions options;
   EXPECT_THAT(refusal(options, 4 * kMiB),
               AllOf(HasSubstr("weights 5.00 MiB"), HasSubstr("priced has 4.00 MiB")));
-  EXPECT_THAT(refusal(options, 6 * kMiB), HasSubstr("step_tokens = 512"));
+  EXPECT_THAT(refusal(options, 6 * kMiB), HasSubstr("engine.step_tokens = 512"));
   options.kv_cache_bytes = 200 * kMiB;
   EXPECT_THAT(refusal(options, 100 * kMiB),
-              AllOf(HasSubstr("kv_cache_bytes is 209715200 (200.00 MiB)"), HasSubstr("leave")));
+              AllOf(HasSubstr("kv.bytes is 209715200 (200.00 MiB)"), HasSubstr("leave")));
   options.kv_cache_bytes = 100 * 1024;
   EXPECT_THAT(refusal(options),
-              HasSubstr("kv_cache_bytes = 102400 cannot hold one page of 128 tokens (132.00 KiB)"));
+              HasSubstr("kv.bytes = 102400 cannot hold one page of 128 tokens (132.00 KiB)"));
 }
 
 TEST(MemoryPlan, ComputeTypeFollowsStorage) {
