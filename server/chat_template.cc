@@ -154,7 +154,8 @@ StatusOr<std::string> write_tools(std::span<const std::string> tools_json) {
 }  // namespace
 
 std::optional<ChatRole> chat_role_named(std::string_view name) {
-  if (name == "system") return ChatRole::system;
+  // "developer" is OpenAI's newer name for it.
+  if (name == "system" || name == "developer") return ChatRole::system;
   if (name == "user") return ChatRole::user;
   if (name == "assistant") return ChatRole::assistant;
   if (name == "tool") return ChatRole::tool;

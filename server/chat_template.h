@@ -14,7 +14,7 @@ namespace mobius {
 
 enum class ChatRole : std::uint8_t { system, user, assistant, tool };
 
-/// The role of that name, if there is one.
+/// The role of that name, if there is one. "developer" is another name of the system role.
 std::optional<ChatRole> chat_role_named(std::string_view name);
 
 /// A function call that the assistant made.

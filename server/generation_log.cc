@@ -1,7 +1,5 @@
 #include "server/generation_log.h"
 
-#include <chrono>
-
 #include "server/log.h"
 
 namespace mobius {
@@ -14,10 +12,6 @@ std::string_view outcome_of(const Finish& finish) {
     case FinishReason::error: return name_of(finish.status.code());
   }
   return "unknown";
-}
-
-double milliseconds(std::chrono::nanoseconds time) {
-  return std::chrono::duration<double, std::milli>(time).count();
 }
 
 }  // namespace

@@ -95,10 +95,10 @@ Status resolve_options(const GenerationOptions& options, const AttentionSettings
   request.ignore_eos = options.ignore_eos;
 
   request.attention = defaults;
-  merge_policy(narrow, "mobius.prefill", options.attention.prefill, request.attention.prefill);
-  merge_policy(narrow, "mobius.decode", options.attention.decode, request.attention.decode);
+  merge_policy(narrow, "attention.prefill", options.attention.prefill, request.attention.prefill);
+  merge_policy(narrow, "attention.decode", options.attention.decode, request.attention.decode);
   assign(request.attention.full_attention_last_layers,
-         narrow.integer("mobius.full_attention_last_layers",
+         narrow.integer("attention.full_attention_last_layers",
                         options.attention.full_attention_last_layers));
 
   request.report_progress = options.progress;

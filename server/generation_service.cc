@@ -3,11 +3,13 @@
 #include <chrono>
 #include <cstdio>
 #include <exception>
+#include <new>
 #include <random>
 #include <utility>
 
 #include "engine/validate.h"
 #include "server/json.h"
+#include "server/log.h"
 
 namespace mobius {
 namespace {
@@ -25,6 +27,33 @@ std::uint64_t random_start() {
   return (std::uint64_t{device()} << 32U) | device();
 }
 
+// Inputs in memory: their own bytes and those of what they point to.
+
+std::size_t bytes_of(const GenerationOptions& options) {
+  std::size_t bytes = options.logit_bias.size() * sizeof options.logit_bias[0] +
+                      options.stop_token_ids.size() * sizeof options.stop_token_ids[0];
+  for (const std::string& stop : options.stop) bytes += sizeof stop + stop.size();
+  return bytes;
+}
+
+std::size_t bytes_of(const ChatInput& input) {
+  std::size_t bytes = sizeof input + bytes_of(input.options);
+  for (const ChatMessage& message : input.messages) {
+    bytes += sizeof message + message.content.size() + message.tool_call_id.size();
+    for (const ChatToolCall& call : message.tool_calls) {
+      bytes += sizeof call + call.id.size() + call.name.size() + call.arguments.size();
+    }
+  }
+  for (const std::string& tool : input.tools_json) bytes += sizeof tool + tool.size();
+  return bytes;
+}
+
+std::size_t bytes_of(const CompletionInput& input) {
+  const auto* text = std::get_if<std::string>(&input.prompt);
+  return sizeof input + bytes_of(input.options) +
+         (text != nullptr ? text->size() : std::get<1>(input.prompt).size() * sizeof(std::int32_t));
+}
+
 std::string hex(std::uint64_t value) {
   char text[17];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
@@ -39,12 +68,13 @@ GenerationService::GenerationService(GenerationServiceOptions options, Engine& e
       engine_(engine),
       tokenizer_(std::move(tokenizer)),
       random_state_(random_start()),
+      budget_(options_.max_queued_bytes),
       pool_(options_.tokenizer_threads, options_.max_queued) {}
 
 void GenerationService::chat(ChatInput input, Abandoned abandoned, Started started) {
   auto shared = std::make_shared<const ChatInput>(std::move(input));
   enqueue(
-      shared->model, "chatcmpl-", shared->options,
+      shared->model, "chatcmpl-", bytes_of(*shared), shared->options,
       [this, shared] {
         return render_chat(*tokenizer_, shared->messages, shared->tools_json,
                            ChatTemplateOptions{});
@@ -55,7 +85,7 @@ void GenerationService::chat(ChatInput input, Abandoned abandoned, Started start
 void GenerationService::complete(CompletionInput input, Abandoned abandoned, Started started) {
   auto shared = std::make_shared<const CompletionInput>(std::move(input));
   enqueue(
-      shared->model, "cmpl-", shared->options,
+      shared->model, "cmpl-", bytes_of(*shared), shared->options,
       [this, shared]() -> StatusOr<std::vector<std::int32_t>> {
         std::vector<std::int32_t> tokens;
         if (const auto* text = std::get_if<std::string>(&shared->prompt)) {
@@ -73,7 +103,14 @@ bool GenerationService::ready() const {
   return !draining_.load() && engine_.stats().healthy;
 }
 
-void GenerationService::enqueue(const std::string& model, const char* id_prefix,
+Status GenerationService::over_budget() const {
+  return {StatusCode::resource_exhausted,
+          "requests being read and prompts that wait to be tokenized hold " +
+              std::to_string(budget_.used()) + " bytes; this one would exceed the limit of " +
+              std::to_string(budget_.limit()) + " (server.max_queued_bytes); try again later"};
+}
+
+void GenerationService::enqueue(const std::string& model, const char* id_prefix, std::size_t bytes,
                                 GenerationOptions options, Tokenize tokenize, Abandoned abandoned,
                                 Started started) {
   if (draining_.load()) {
@@ -87,11 +124,17 @@ void GenerationService::enqueue(const std::string& model, const char* id_prefix,
                    "model"));
     return;
   }
+  // Given back with the work item, tokenized or not.
+  const auto share = std::make_shared<ByteBudget::Share>(budget_);
+  if (!share->resize(bytes)) {
+    started(over_budget());
+    return;
+  }
   // The callback is kept outside the work item, which is lost when the queue refuses it.
   auto callback = std::make_shared<Started>(std::move(started));
   const bool queued =
       pool_.post([this, id_prefix, options = std::move(options), tokenize = std::move(tokenize),
-                  abandoned = std::move(abandoned), callback] {
+                  abandoned = std::move(abandoned), share, callback] {
         if (abandoned != nullptr && abandoned->load()) {
           (*callback)(Status(StatusCode::cancelled, "the client is gone"));
           return;
@@ -137,8 +180,12 @@ StatusOr<Generation> GenerationService::start(const char* id_prefix,
   if (!stream.ok()) return stream.status();
   generation.stream = std::move(stream).value();
   return generation;
+} catch (const std::bad_alloc&) {
+  return Status(StatusCode::resource_exhausted, "the server has no memory for this request");
 } catch (const std::exception& error) {
-  return Status(StatusCode::internal, error.what());
+  // What was thrown is for the log, not for clients.
+  log_event(LogLevel::error, "request_failed", {{"error", error.what()}});
+  return Status(StatusCode::internal, "the request could not be started");
 }
 
 std::uint64_t GenerationService::next_random() {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "server/byte_budget.h"
 #include "server/chat_template.h"
 #include "server/generation_options.h"
 #include "server/worker_pool.h"
@@ -44,6 +45,7 @@ struct GenerationServiceOptions {
   AttentionSettings attention;  ///< defaults
   std::size_t tokenizer_threads = 1;
   std::size_t max_queued = 1024;  ///< requests that wait for a tokenizer thread
+  std::size_t max_queued_bytes = std::size_t{256} << 20U;  ///< limit of `budget()`
 };
 
 /// The one place where requests of any protocol become engine requests: model name, template and
@@ -71,6 +73,13 @@ class GenerationService {
   /// Healthy and not draining.
   bool ready() const;
 
+  /// Bytes of inputs that wait to be tokenized. A front end counts bodies that it reads here too,
+  /// until they have become an input.
+  ByteBudget& budget() { return budget_; }
+  std::size_t queued_bytes() const { return budget_.used(); }
+  /// For a request that the budget has no room for.
+  Status over_budget() const;
+
   const std::string& model_name() const { return options_.model_name; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const Engine& engine() const { return engine_; }
@@ -78,8 +87,8 @@ class GenerationService {
  private:
   using Tokenize = std::function<StatusOr<std::vector<std::int32_t>>()>;
 
-  void enqueue(const std::string& model, const char* id_prefix, GenerationOptions options,
-               Tokenize tokenize, Abandoned abandoned, Started started);
+  void enqueue(const std::string& model, const char* id_prefix, std::size_t bytes,
+               GenerationOptions options, Tokenize tokenize, Abandoned abandoned, Started started);
   StatusOr<Generation> start(const char* id_prefix, const GenerationOptions& options,
                              const Tokenize& tokenize);
   std::uint64_t next_random();
@@ -89,6 +98,7 @@ class GenerationService {
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::atomic<std::uint64_t> random_state_;
   std::atomic<bool> draining_ = false;
+  ByteBudget budget_;
   WorkerPool pool_;  // last: its threads use everything above
 };
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/validate.h"
 #include "models/llama_runner.h"
 #include "server/config/command_line.h"
 #include "server/config/config.h"
@@ -23,6 +24,9 @@ namespace mobius {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+/// For the last messages of requests that did not end in time: a step, and a network.
+constexpr std::chrono::seconds kFarewell{5};
 
 int report(const std::vector<std::string>& errors) {
   for (const std::string& error : errors) std::cerr << "mobius: " << error << '\n';
@@ -65,12 +69,11 @@ std::unique_ptr<Engine> make_engine(const ServerConfig& config, std::unique_ptr<
   options.max_waiting = static_cast<std::int32_t>(config.engine.max_waiting);
   options.step_tokens = static_cast<std::int32_t>(config.engine.step_tokens);
   options.end_tokens = runner->config().eos_tokens;
+  options.on_failure = [](const std::string& what) {
+    log_event(LogLevel::error, "engine_failed", {{"error", what}});
+    request_shutdown();
+  };
   return std::make_unique<Engine>(options, std::move(runner), std::move(tokenizer));
-}
-
-std::string authority(const std::string& address, std::uint16_t port) {
-  const bool is_v6 = address.find(':') != std::string::npos;
-  return (is_v6 ? '[' + address + ']' : address) + ':' + std::to_string(port);
 }
 
 /// Writes the file whole or not at all: a script that sees it can use it.
@@ -84,8 +87,18 @@ void write_port_file(const std::string& file, const std::string& http, const std
   }
 }
 
+/// Refuses defaults that no request could run with.
+void check_attention(const ServerConfig& config, const MemoryPlan& plan) {
+  // Fields have the configuration's names.
+  const Status status =
+      validate(attention_settings(config), plan.kv.num_layers, plan.kv.page_tokens);
+  if (!status.ok()) throw std::runtime_error(status.message());
+}
+
 int check(const ServerConfig& config) {
-  std::cout << render(plan_llama(model_options(config)));
+  const MemoryPlan plan = plan_llama(model_options(config));
+  check_attention(config, plan);
+  std::cout << render(plan);
   Tokenizer::load(config.model.path);
   std::cout << "The configuration is valid.\n";
   return 0;
@@ -98,11 +111,13 @@ int serve(const ServerConfig& config) {
 
   auto tokenizer = Tokenizer::load(config.model.path);
   auto runner = load_llama(model_options(config));
+  check_attention(config, runner->plan());
   std::cout << render(runner->plan()) << std::flush;
   GenerationServiceOptions options;
   options.model_name = model_name(config);
   options.bos_token = runner->config().bos_token;
   options.attention = attention_settings(config);
+  options.max_queued_bytes = static_cast<std::size_t>(config.server.max_queued_bytes);
   options.tokenizer_threads = static_cast<std::size_t>(config.server.tokenizer_threads);
   options.max_queued =
       static_cast<std::size_t>(config.engine.max_running + config.engine.max_waiting);
@@ -122,15 +137,23 @@ int serve(const ServerConfig& config) {
   const int signal = wait_for_shutdown_signal();
   log_event(LogLevel::info, "draining",
             {{"signal", std::int64_t{signal}}, {"seconds", config.server.drain_seconds}});
-  const Clock::time_point deadline =
-      Clock::now() + std::chrono::seconds(config.server.drain_seconds);
+  const auto wait_idle = [&](Clock::duration time) {
+    const Clock::time_point deadline = Clock::now() + time;
+    const bool grpc_idle = grpc.wait_idle(deadline);
+    return http.wait_idle(deadline) && grpc_idle;
+  };
   service.drain();
   grpc.set_serving(false);
   http.stop_accepting();
-  const bool grpc_idle = grpc.wait_idle(deadline);
-  const bool idle = http.wait_idle(deadline) && grpc_idle;
-  log_event(LogLevel::info, "stopped", {{"drained", idle ? "yes" : "no"}});
-  return 0;
+  const bool drained = wait_idle(std::chrono::seconds(config.server.drain_seconds));
+  if (!drained) {
+    // What still runs ends with `unavailable`; a moment for that to reach the clients.
+    engine->stop();
+    wait_idle(kFarewell);
+  }
+  const bool healthy = engine->stats().healthy;
+  log_event(LogLevel::info, "stopped", {{"drained", drained ? "yes" : "no"}});
+  return healthy ? 0 : 1;
 }
 
 int run(std::span<const char* const> arguments) {

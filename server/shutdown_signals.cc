@@ -1,5 +1,7 @@
 #include "server/shutdown_signals.h"
 
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdlib>
 #include <thread>
@@ -7,7 +9,7 @@
 namespace mobius {
 namespace {
 
-sigset_t shutdown_signals() {
+sigset_t operator_signals() {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGINT);
@@ -15,8 +17,13 @@ sigset_t shutdown_signals() {
   return set;
 }
 
-int wait_for_one() {
-  const sigset_t set = shutdown_signals();
+sigset_t shutdown_signals() {
+  sigset_t set = operator_signals();
+  sigaddset(&set, SIGUSR1);
+  return set;
+}
+
+int wait_for(const sigset_t& set) {
   int signal = 0;
   while (sigwait(&set, &signal) != 0) {
   }
@@ -33,9 +40,14 @@ void block_shutdown_signals() {
 }
 
 int wait_for_shutdown_signal() {
-  const int signal = wait_for_one();
-  std::thread([] { std::_Exit(128 + wait_for_one()); }).detach();
+  const int signal = wait_for(shutdown_signals());
+  std::thread([] { std::_Exit(128 + wait_for(operator_signals())); }).detach();
   return signal;
+}
+
+void request_shutdown() {
+  // To the process: the thread that waits for it takes it, every other one blocks it.
+  kill(getpid(), SIGUSR1);
 }
 
 }  // namespace mobius

@@ -2,12 +2,15 @@
 
 namespace mobius {
 
-/// Blocks SIGINT and SIGTERM for this thread and all that it starts later, so that they wait for
-/// `wait_for_shutdown_signal`, and ignores SIGPIPE. Call before any thread exists.
+/// Blocks SIGINT, SIGTERM and SIGUSR1 for this thread and all that it starts later, so that they
+/// wait for `wait_for_shutdown_signal`, and ignores SIGPIPE. Call before any thread exists.
 void block_shutdown_signals();
 
-/// Returns the number of the first SIGINT or SIGTERM. From then on a second one ends the process at
-/// once.
+/// Returns the number of the first SIGINT or SIGTERM, or SIGUSR1 after `request_shutdown`. From
+/// then on SIGINT and SIGTERM end the process at once.
 int wait_for_shutdown_signal();
+
+/// Ends `wait_for_shutdown_signal`, from any thread.
+void request_shutdown();
 
 }  // namespace mobius

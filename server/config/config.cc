@@ -124,11 +124,20 @@ void check_address(const ServerConfig& config, std::string_view key, const std::
 
 void check_policy(const ServerConfig& config, std::string_view key,
                   const ServerConfig::Policy& policy, std::vector<std::string>& errors) {
-  if (policy.mode == "moba" && policy.block % config.kv.page_tokens != 0) {
+  // In any mode: a request may ask for MoBA and leave the block to us.
+  if (policy.block % config.kv.page_tokens != 0) {
     errors.push_back(std::string(key) + ".block: is " + std::to_string(policy.block) +
                      "; must be a multiple of kv.page_tokens (" +
                      std::to_string(config.kv.page_tokens) + ")");
   }
+}
+
+/// A request that is allowed must fit where nothing else is.
+void check_fits(std::string_view key, std::int64_t room, std::string_view request_key,
+                std::int64_t request, std::vector<std::string>& errors) {
+  if (request <= room) return;
+  errors.push_back(std::string(key) + ": is " + std::to_string(room) + "; must be at least " +
+                   std::string(request_key) + " (" + std::to_string(request) + ")");
 }
 
 AttentionPolicy to_policy(const ServerConfig::Policy& policy) {
@@ -192,7 +201,19 @@ std::vector<std::string> check_config(const ServerConfig& config) {
     errors.push_back("grpc.port: is " + std::to_string(config.grpc.port) +
                      "; must differ from http.port");
   }
+  const std::int64_t queue = config.server.max_queued_bytes;
+  const std::int64_t message = config.grpc.max_message_bytes;
+  check_fits("server.max_queued_bytes", queue, "http.max_body_bytes", config.http.max_body_bytes,
+             errors);
+  check_fits("server.max_queued_bytes", queue, "grpc.max_message_bytes", message, errors);
+  check_fits("grpc.max_memory_bytes", config.grpc.max_memory_bytes, "grpc.max_message_bytes",
+             message, errors);
   return errors;
+}
+
+std::string authority(const std::string& address, std::int64_t port) {
+  const bool is_v6 = address.find(':') != std::string::npos;
+  return (is_v6 ? '[' + address + ']' : address) + ':' + std::to_string(port);
 }
 
 AttentionSettings attention_settings(const ServerConfig& config) {

@@ -61,6 +61,10 @@ struct ServerConfig {
     std::string address = "127.0.0.1";
     std::int64_t port = 8001;
     std::int64_t max_message_bytes = 33554432;
+    std::int64_t max_memory_bytes = 268435456;
+    std::int64_t max_calls_per_connection = 1024;
+    std::int64_t write_timeout_seconds = 60;
+    std::int64_t keepalive_seconds = 60;
   } grpc;
 
   struct Log {
@@ -72,6 +76,7 @@ struct ServerConfig {
   struct Server {
     std::int64_t drain_seconds = 30;
     std::int64_t tokenizer_threads = 1;
+    std::int64_t max_queued_bytes = 268435456;
     std::string port_file;
     bool allow_insecure_remote = false;
   } server;
@@ -97,6 +102,9 @@ std::vector<std::string> apply_overrides(ServerConfig& config,
 
 /// What no single key can tell: required keys, values that contradict each other.
 std::vector<std::string> check_config(const ServerConfig& config);
+
+/// "127.0.0.1:8000", "[::1]:8000"
+std::string authority(const std::string& address, std::int64_t port);
 
 /// The server's default attention. `config` must have passed check_config.
 AttentionSettings attention_settings(const ServerConfig& config);

@@ -15,20 +15,21 @@ constexpr std::int64_t kMaxBytes = std::int64_t{1} << 50;
 // A captureless lambda that names the field; `+` turns it into the function pointer.
 #define MOBIUS_FIELD(type, path) (+[](ServerConfig& c) -> type& { return c.path; })
 
-#define MOBIUS_INT(name, lo, hi, measure, text)                                                   \
+#define MOBIUS_MULTIPLE(name, lo, hi, factor, measure, text)                       \
+  ConfigKey {                                                                      \
+    .key = #name, .field = MOBIUS_FIELD(std::int64_t, name), .min = lo, .max = hi, \
+    .multiple_of = factor, .choices = {}, .unit = measure, .doc = text             \
+  }
+#define MOBIUS_INT(name, lo, hi, measure, text) MOBIUS_MULTIPLE(name, lo, hi, 1, measure, text)
+#define MOBIUS_TEXT(name, allowed, text)                                                          \
   ConfigKey {                                                                                     \
-    .key = #name, .field = MOBIUS_FIELD(std::int64_t, name), .min = lo, .max = hi, .choices = {}, \
-    .unit = measure, .doc = text                                                                  \
+    .key = #name, .field = MOBIUS_FIELD(std::string, name), .min = 0, .max = 0, .multiple_of = 1, \
+    .choices = allowed, .unit = {}, .doc = text                                                   \
   }
-#define MOBIUS_TEXT(name, allowed, text)                                        \
-  ConfigKey {                                                                   \
-    .key = #name, .field = MOBIUS_FIELD(std::string, name), .min = 0, .max = 0, \
-    .choices = allowed, .unit = {}, .doc = text                                 \
-  }
-#define MOBIUS_BOOL(name, text)                                                         \
-  ConfigKey {                                                                           \
-    .key = #name, .field = MOBIUS_FIELD(bool, name), .min = 0, .max = 0, .choices = {}, \
-    .unit = {}, .doc = text                                                             \
+#define MOBIUS_BOOL(name, text)                                                            \
+  ConfigKey {                                                                              \
+    .key = #name, .field = MOBIUS_FIELD(bool, name), .min = 0, .max = 0, .multiple_of = 1, \
+    .choices = {}, .unit = {}, .doc = text                                                 \
   }
 // NOLINTEND(bugprone-macro-parentheses)
 
@@ -46,7 +47,7 @@ const auto kSchema = std::to_array<ConfigKey>({
         "Longest prompt plus answer, refused if the KV cache cannot hold it; 0: as long as model "
         "and cache allow."),
 
-    MOBIUS_INT(kv.page_tokens, 1, 65536, "tokens", "Tokens of a KV cache page."),
+    MOBIUS_MULTIPLE(kv.page_tokens, 16, 4096, 16, "tokens", "Tokens of a KV cache page."),
     MOBIUS_INT(kv.bytes, 0, kMaxBytes, "bytes",
                "Memory for KV pages; 0: room for two of the longest sequences, at most 80 % of the "
                "memory that weights and workspace leave."),
@@ -96,6 +97,14 @@ const auto kSchema = std::to_array<ConfigKey>({
     MOBIUS_INT(grpc.port, 0, 65535, "", "Port; 0: any free one, printed at start."),
     MOBIUS_INT(grpc.max_message_bytes, 1024, kMaxInt32, "bytes",
                "Request message; longer ones get RESOURCE_EXHAUSTED."),
+    MOBIUS_INT(grpc.max_memory_bytes, std::int64_t{1} << 24U, kMaxBytes, "bytes",
+               "What gRPC may use for connections and messages; past it, it reads no more."),
+    MOBIUS_INT(grpc.max_calls_per_connection, 1, kMaxInt32, "calls",
+               "Calls that one connection may have open; further ones wait at the client."),
+    MOBIUS_INT(grpc.write_timeout_seconds, 1, 86400, "seconds",
+               "For a client to take one message of an answer; then its call is cancelled."),
+    MOBIUS_INT(grpc.keepalive_seconds, 1, 86400, "seconds",
+               "Silence after which a client is asked for a sign of life."),
 
     MOBIUS_TEXT(log.level, "trace|debug|info|warn|error|off",
                 "Least important level that is written."),
@@ -106,6 +115,10 @@ const auto kSchema = std::to_array<ConfigKey>({
                "How long running requests may go on after SIGTERM."),
     MOBIUS_INT(server.tokenizer_threads, 1, 64, "threads",
                "Threads that turn prompts into tokens."),
+    MOBIUS_INT(
+        server.max_queued_bytes, 1024, kMaxBytes, "bytes",
+        "Request bodies being read and prompts that wait to be tokenized, together; past it, "
+        "requests are refused (HTTP 429, RESOURCE_EXHAUSTED)."),
     MOBIUS_TEXT(server.port_file, "",
                 "File that gets the listening addresses as JSON once both ports accept; empty: "
                 "none."),
@@ -115,6 +128,7 @@ const auto kSchema = std::to_array<ConfigKey>({
 
 #undef MOBIUS_FIELD
 #undef MOBIUS_INT
+#undef MOBIUS_MULTIPLE
 #undef MOBIUS_TEXT
 #undef MOBIUS_BOOL
 
@@ -193,7 +207,7 @@ std::string set_config_value(ServerConfig& config, const ConfigKey& key,
     case 0: std::get<0>(key.field)(config) = std::get<bool>(value); return {};
     case 1: {
       const std::int64_t number = std::get<std::int64_t>(value);
-      if (number < key.min || number > key.max) {
+      if (number < key.min || number > key.max || number % key.multiple_of != 0) {
         return "is " + std::to_string(number) + "; must be " + config_range_text(key);
       }
       std::get<1>(key.field)(config) = number;
@@ -234,6 +248,7 @@ std::string config_range_text(const ConfigKey& key) {
     case 1: {
       std::string text = std::to_string(key.min) + " to " + std::to_string(key.max);
       if (!key.unit.empty()) text.append(" ").append(key.unit);
+      if (key.multiple_of > 1) text += ", a multiple of " + std::to_string(key.multiple_of);
       return text;
     }
     default: return key.choices.empty() ? "any text" : spaced_choices(key.choices);

@@ -20,9 +20,10 @@ struct ConfigKey {
   Field field;
   std::int64_t min = 0;  ///< integers: inclusive range
   std::int64_t max = 0;
-  std::string_view choices;  ///< strings: "a|b|c"; empty allows any text
-  std::string_view unit;     ///< "tokens", "bytes", ...; empty if it has none
-  std::string_view doc;      ///< one sentence
+  std::int64_t multiple_of = 1;  ///< integers
+  std::string_view choices;      ///< strings: "a|b|c"; empty allows any text
+  std::string_view unit;         ///< "tokens", "bytes", ...; empty if it has none
+  std::string_view doc;          ///< one sentence
 };
 
 /// Every key, in the order of the documentation.

@@ -6,6 +6,7 @@
 
 #include "server/generation_log.h"
 #include "server/grpc/grpc_convert.h"
+#include "server/log.h"
 
 namespace mobius {
 namespace {
@@ -19,36 +20,51 @@ std::string metadata_value(std::string text) {
 
 }  // namespace
 
-std::shared_ptr<GenerationReactor> GenerationReactor::start_chat(
-    grpc::CallbackServerContext& context, CallContext& shared, const v1::ChatRequest& request) {
+std::shared_ptr<GenerationReactor> GenerationReactor::make(grpc::CallbackServerContext& context,
+                                                           CallContext& shared) {
   auto reactor = std::make_shared<GenerationReactor>(context, shared);
   reactor->self_ = reactor;
-  StatusOr<ChatInput> input = to_input(request);
+  shared.add(reactor);
+  return reactor;
+}
+
+template <typename Input, typename Submit>
+void GenerationReactor::start(StatusOr<Input> input, std::string prompt_name,
+                              const Submit& submit) {
   if (!input.ok()) {
-    reactor->finish(input.status());
-    return reactor;
+    finish(input.status());
+    return;
   }
-  reactor->prepare(input.value().options);
-  shared.service.chat(std::move(input).value(), reactor->abandoned_, reactor->on_started());
+  prompt_name_ = std::move(prompt_name);
+  GenerationOptions& options = input.value().options;
+  with_logprobs_ = options.top_logprobs.has_value();
+  set_deadline(options);
+  submit(std::move(input).value(), [self = shared_from_this()](StatusOr<Generation> result) {
+    self->started(std::move(result));
+  });
+}
+
+std::shared_ptr<GenerationReactor> GenerationReactor::start_chat(
+    grpc::CallbackServerContext& context, CallContext& shared, const v1::ChatRequest& request) {
+  auto reactor = make(context, shared);
+  reactor->start(to_input(request), "messages", [&](ChatInput input, auto started) {
+    shared.service.chat(std::move(input), reactor->abandoned_, std::move(started));
+  });
   return reactor;
 }
 
 std::shared_ptr<GenerationReactor> GenerationReactor::start_generate(
     grpc::CallbackServerContext& context, CallContext& shared, const v1::GenerateRequest& request) {
-  auto reactor = std::make_shared<GenerationReactor>(context, shared);
-  reactor->self_ = reactor;
-  StatusOr<CompletionInput> input = to_input(request);
-  if (!input.ok()) {
-    reactor->finish(input.status());
-    return reactor;
-  }
-  reactor->prepare(input.value().options);
-  shared.service.complete(std::move(input).value(), reactor->abandoned_, reactor->on_started());
+  auto reactor = make(context, shared);
+  reactor->start(to_input(request), request.has_tokens() ? "tokens.ids" : "text",
+                 [&](CompletionInput input, auto started) {
+                   shared.service.complete(std::move(input), reactor->abandoned_,
+                                           std::move(started));
+                 });
   return reactor;
 }
 
-void GenerationReactor::prepare(GenerationOptions& options) {
-  with_logprobs_ = options.top_logprobs.has_value();
+void GenerationReactor::set_deadline(GenerationOptions& options) const {
   using std::chrono::steady_clock;
   using std::chrono::system_clock;
   const system_clock::time_point deadline = context_.deadline();
@@ -58,12 +74,6 @@ void GenerationReactor::prepare(GenerationOptions& options) {
     options.deadline =
         steady_clock::now() + std::chrono::duration_cast<steady_clock::duration>(left);
   }
-}
-
-GenerationService::Started GenerationReactor::on_started() {
-  return [self = shared_from_this()](StatusOr<Generation> result) {
-    self->started(std::move(result));
-  };
 }
 
 void GenerationReactor::started(StatusOr<Generation> result) {
@@ -88,44 +98,65 @@ void GenerationReactor::schedule() {
   shared_.pump.post([self = shared_from_this()] { self->pump(); });
 }
 
-/// Sends the next event, if no other is being sent. `sending_` and `finished_` guard `message_`, so
-/// that gRPC is called without the lock.
+/// Sends the next event, if no other is being sent, or the end. `sending_` and `finished_` guard
+/// `message_`, so that gRPC is called without the lock. Once a generation has begun, only this ends
+/// the call, with no message under way: what else runs on the pump's thread can use the call.
 void GenerationReactor::pump() {
-  Status failure;
-  bool last = false;
+  std::optional<Status> end;
   {
     const std::lock_guard lock(mutex_);
     if (sending_ || finished_ || generation_.stream == nullptr) return;
-    if (events_.empty()) {
-      std::vector<Event> taken = generation_.stream->take();
-      std::move(taken.begin(), taken.end(), std::back_inserter(events_));
+    if (!result_.has_value()) {
+      if (!next_message()) return;
     }
-    // Nobody reads a cancelled call: only its end matters.
-    while (abandoned_->load() && !events_.empty() &&
-           !std::holds_alternative<mobius::Finish>(events_.front())) {
-      events_.pop_front();
-    }
-    if (events_.empty()) return;
-    const Event event = std::move(events_.front());
-    events_.pop_front();
-    const auto* end = std::get_if<mobius::Finish>(&event);
-    last = end != nullptr;
-    if (last) log_generation("grpc", generation_.id, *end);
-    if (last && end->reason == FinishReason::error) {
-      failure = end->status;
-    } else {
-      message_ = to_message(generation_.id, event, with_logprobs_, shared_.service.tokenizer());
-      sending_ = true;
-      finished_ = last;
-    }
+    // A failure has no last message.
+    if (!sending_) end = result_;
   }
-  if (!failure.ok()) {
-    finish(failure);
-  } else if (last) {
-    StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
+  if (end.has_value()) {
+    finish(*end);
   } else {
     StartWrite(&message_);
   }
+}
+
+/// Under the lock. Makes the next event `message_` or `result_`, or both; false if there is none.
+bool GenerationReactor::next_message() {
+  if (events_.empty()) {
+    std::vector<Event> taken = generation_.stream->take();
+    std::move(taken.begin(), taken.end(), std::back_inserter(events_));
+  }
+  // Nobody reads a cancelled call: only its end matters.
+  while (abandoned_->load() && !events_.empty() &&
+         !std::holds_alternative<mobius::Finish>(events_.front())) {
+    events_.pop_front();
+  }
+  if (events_.empty()) return false;
+  const Event event = std::move(events_.front());
+  events_.pop_front();
+  if (const auto* end = std::get_if<mobius::Finish>(&event)) {
+    log_generation("grpc", generation_.id, *end);
+    result_ = end->status;
+    if (end->reason == FinishReason::error) return true;
+  }
+  message_ = to_message(generation_.id, event, with_logprobs_, shared_.service.tokenizer());
+  sending_ = true;
+  sending_since_ = Clock::now();
+  return true;
+}
+
+bool GenerationReactor::write_is_overdue() const {
+  const std::lock_guard lock(mutex_);
+  return sending_ && Clock::now() - sending_since_ > shared_.write_timeout;
+}
+
+void GenerationReactor::cut_off() {
+  if (!write_is_overdue()) return;
+  if (!std::exchange(cut_off_, true)) {
+    log_event(LogLevel::info, "grpc_client_cut_off",
+              {{"id", generation_.id}, {"reason", "it does not read"}});
+  }
+  // The write fails, and with it the call.
+  context_.TryCancel();
 }
 
 void GenerationReactor::OnWriteDone(bool ok) {
@@ -156,7 +187,7 @@ void GenerationReactor::OnDone() {
     stream = generation_.stream;
   }
   if (stream != nullptr) stream->on_events({});
-  shared_.calls.fetch_sub(1);
+  shared_.remove(this);
   self_.reset();
 }
 
@@ -166,7 +197,7 @@ void GenerationReactor::finish(const Status& status) {
     if (finished_) return;
     finished_ = true;
   }
-  const Status renamed = with_grpc_names(status);
+  const Status renamed = with_grpc_names(status, prompt_name_);
   if (!renamed.field().empty()) {
     context_.AddTrailingMetadata("mobius-field", metadata_value(renamed.field()));
   }

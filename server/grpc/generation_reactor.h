@@ -4,32 +4,24 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <atomic>
+#include <chrono>
 #include <deque>
-#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 
 #include "mobius/v1/mobius.pb.h"
 #include "server/generation_service.h"
-#include "server/worker_pool.h"
+#include "server/grpc/call_context.h"
 
 namespace mobius {
-
-/// What all calls share.
-struct CallContext {
-  explicit CallContext(GenerationService& generation)
-      : service(generation), pump(1, std::numeric_limits<std::size_t>::max()) {}
-
-  GenerationService& service;
-  WorkerPool pump;
-  std::atomic<int> calls = 0;  ///< being answered
-};
 
 /// One call's stream of events. gRPC calls back on its threads, the engine wakes it on its own;
 /// conversion and sending run on `pump`'s thread, so that the engine's only posts. At most one
 /// message is being sent: while a client does not read, events wait in the engine's Stream, of
-/// which there are at most max_tokens.
+/// which there are at most max_tokens. A message that is not taken within the write timeout cancels
+/// the call.
 ///
 /// Keeps itself alive until gRPC is done with the call.
 class GenerationReactor : public grpc::ServerWriteReactor<v1::GenerateResponse>,
@@ -44,20 +36,30 @@ class GenerationReactor : public grpc::ServerWriteReactor<v1::GenerateResponse>,
                                                            const v1::GenerateRequest& request);
 
   GenerationReactor(grpc::CallbackServerContext& context, CallContext& shared)
-      : context_(context), shared_(shared) {
-    shared_.calls.fetch_add(1);
-  }
+      : context_(context), shared_(shared) {}
+
+  /// Thread-safe. Has the message that is being sent been so for longer than the write timeout?
+  bool write_is_overdue() const;
+  /// On the pump's thread: cancels the call if that is still so.
+  void cut_off();
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
   void OnDone() override;
 
  private:
-  void prepare(GenerationOptions& options);
-  GenerationService::Started on_started();
+  using Clock = std::chrono::steady_clock;
+
+  static std::shared_ptr<GenerationReactor> make(grpc::CallbackServerContext& context,
+                                                 CallContext& shared);
+  /// `submit` hands the input to the service.
+  template <typename Input, typename Submit>
+  void start(StatusOr<Input> input, std::string prompt_name, const Submit& submit);
+  void set_deadline(GenerationOptions& options) const;
   void started(StatusOr<Generation> result);
   void schedule();
   void pump();
+  bool next_message();
   void finish(const Status& status);
 
   grpc::CallbackServerContext& context_;
@@ -65,13 +67,18 @@ class GenerationReactor : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   std::shared_ptr<GenerationReactor> self_;
   std::shared_ptr<std::atomic<bool>> abandoned_ = std::make_shared<std::atomic<bool>>(false);
 
-  std::mutex mutex_;
-  Generation generation_;
+  std::string prompt_name_ = "prompt";  // the client's name for it
   bool with_logprobs_ = false;
+
+  mutable std::mutex mutex_;
+  Generation generation_;
   std::deque<Event> events_;
   v1::GenerateResponse message_;  // the one being sent
   bool sending_ = false;
-  bool finished_ = false;  // Finish was called: gRPC needs nothing more from us
+  Clock::time_point sending_since_;
+  bool cut_off_ = false;
+  std::optional<Status> result_;  // the generation is over; sent after the last message
+  bool finished_ = false;         // Finish was called: gRPC needs nothing more from us
 };
 
 }  // namespace mobius

@@ -1,6 +1,5 @@
 #include "server/grpc/grpc_convert.h"
 
-#include <chrono>
 #include <string_view>
 #include <utility>
 
@@ -63,10 +62,6 @@ void set_block_reads(const BlockReads& reads, v1::BlockReads& message) {
   message.set_total(reads.total);
 }
 
-double milliseconds(std::chrono::nanoseconds time) {
-  return std::chrono::duration<double, std::milli>(time).count();
-}
-
 void set_token(const TokenDelta& delta, bool with_logprobs, const Tokenizer& tokenizer,
                v1::Token& message) {
   message.set_id(delta.token.token);
@@ -95,12 +90,6 @@ void set_finished(const Finish& finish, v1::Finished& message) {
   set_block_reads(finish.decode_reads, *message.mutable_decode_reads());
 }
 
-std::string renamed(std::string text) {
-  constexpr std::string_view other = "mobius.";
-  if (text.starts_with(other)) text.replace(0, other.size(), "attention.");
-  return text;
-}
-
 }  // namespace
 
 StatusOr<CompletionInput> to_input(const v1::GenerateRequest& request) {
@@ -127,8 +116,9 @@ StatusOr<ChatInput> to_input(const v1::ChatRequest& request) {
     const std::string path = "messages[" + std::to_string(i) + "]";
     const std::optional<ChatRole> role = chat_role_named(from.role());
     if (!role.has_value()) {
-      return Status::invalid(path + ".role", path + ".role is \"" + brief_text(from.role()) +
-                                                 "\", must be system, user, assistant or tool");
+      return Status::invalid(path + ".role",
+                             path + ".role is \"" + brief_text(from.role()) +
+                                 "\", must be system, developer, user, assistant or tool");
     }
     ChatMessage message;
     message.role = *role;
@@ -163,8 +153,13 @@ grpc::Status to_grpc(const Status& status) {
   return {static_cast<grpc::StatusCode>(status.code()), status.message()};
 }
 
-Status with_grpc_names(const Status& status) {
-  return {status.code(), renamed(status.message()), renamed(status.field())};
+Status with_grpc_names(const Status& status, const std::string& prompt) {
+  constexpr std::string_view ours = "prompt";
+  const std::string& field = status.field();
+  if (field == ours || field.starts_with("prompt[")) {
+    return status.with_field(prompt + field.substr(ours.size()));
+  }
+  return status;
 }
 
 }  // namespace mobius

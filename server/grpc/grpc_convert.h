@@ -22,8 +22,8 @@ v1::GenerateResponse to_message(const std::string& id, const Event& event, bool 
 /// Codes have gRPC's numbers already.
 grpc::Status to_grpc(const Status& status);
 
-/// Field names as this protocol has them: what the `mobius` extension of the HTTP protocol holds
-/// lies in `attention` here.
-Status with_grpc_names(const Status& status);
+/// A status of the generation service, its field named as the client's message has it. `prompt`:
+/// what stands for the prompt there ("text", "tokens.ids", "messages").
+Status with_grpc_names(const Status& status, const std::string& prompt);
 
 }  // namespace mobius

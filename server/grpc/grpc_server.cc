@@ -3,6 +3,7 @@
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
 
 #include <cstdlib>
 #include <stdexcept>
@@ -19,7 +20,8 @@ constexpr char kServiceName[] = "mobius.v1.Mobius";
 
 class MobiusService final : public v1::Mobius::CallbackService {
  public:
-  explicit MobiusService(GenerationService& service) : shared_(service) {}
+  MobiusService(GenerationService& service, std::chrono::seconds write_timeout)
+      : shared_(service, write_timeout) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
@@ -31,16 +33,27 @@ class MobiusService final : public v1::Mobius::CallbackService {
     return GenerationReactor::start_chat(*context, shared_, *request).get();
   }
 
-  int calls() const { return shared_.calls.load(); }
+  int calls() const { return shared_.calls(); }
 
  private:
   CallContext shared_;
 };
 
-/// "[::1]:8001"
-std::string authority(const std::string& address, std::int64_t port) {
-  const bool is_v6 = address.find(':') != std::string::npos;
-  return (is_v6 ? '[' + address + ']' : address) + ':' + std::to_string(port);
+/// Bounds what clients can make gRPC hold, and lets it notice those that are gone.
+void set_limits(const ServerConfig::Grpc& options, grpc::ServerBuilder& builder) {
+  grpc::ResourceQuota quota("mobius");
+  quota.Resize(static_cast<std::size_t>(options.max_memory_bytes));
+  builder.SetResourceQuota(quota);
+  builder.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
+                             static_cast<int>(options.max_calls_per_connection));
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS,
+                             static_cast<int>(options.keepalive_seconds * 1000));
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  // Clients may ask for signs of life too, this often.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10000);
 }
 
 }  // namespace
@@ -50,7 +63,8 @@ void quiet_grpc() {
 }
 
 struct GrpcServer::Impl {
-  explicit Impl(GenerationService& generation) : service(generation) {}
+  Impl(GenerationService& generation, std::chrono::seconds write_timeout)
+      : service(generation, write_timeout) {}
 
   MobiusService service;
   int port = 0;
@@ -58,7 +72,7 @@ struct GrpcServer::Impl {
 };
 
 GrpcServer::GrpcServer(const ServerConfig::Grpc& options, GenerationService& service)
-    : impl_(std::make_unique<Impl>(service)) {
+    : impl_(std::make_unique<Impl>(service, std::chrono::seconds(options.write_timeout_seconds))) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   const std::string address = authority(options.address, options.port);
@@ -66,7 +80,7 @@ GrpcServer::GrpcServer(const ServerConfig::Grpc& options, GenerationService& ser
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &impl_->port);
   // gRPC would share a port with another process that listens on it; a mistake, not a wish.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
+  set_limits(options, builder);
   builder.RegisterService(&impl_->service);
   impl_->server = builder.BuildAndStart();
   if (impl_->server == nullptr || impl_->port == 0) {

@@ -16,15 +16,16 @@ class HttpSession;
 
 /// What all connections of an HttpServer share.
 struct HttpContext {
-  HttpContext(const ServerConfig::Http& http, GenerationService& generation)
-      : options(http), service(generation) {}
+  HttpContext(const ServerConfig::Http& http, GenerationService& generation, WorkerPool& pool)
+      : options(http), service(generation), parsers(pool) {}
 
   const ServerConfig::Http options;
   GenerationService& service;
+  /// Parses large bodies, so that the threads that answer /health do not have to. The server's: a
+  /// session may own the last reference to this context, on any thread.
+  WorkerPool& parsers;
   std::atomic<bool> draining = false;
-  std::atomic<int> requests = 0;  ///< being answered
-  /// Parses large bodies, so that the threads that answer /health do not have to.
-  WorkerPool parsers{1, 4096};
+  std::atomic<int> requests = 0;  ///< being read (from the end of the header on) or answered
 
   std::mutex mutex;
   std::unordered_set<HttpSession*> sessions;  ///< open connections
@@ -33,7 +34,8 @@ struct HttpContext {
 /// Serves one connection until it closes; returns at once. `socket`'s executor must be a strand.
 void start_http_session(std::shared_ptr<HttpContext> context, boost::asio::ip::tcp::socket socket);
 
-/// Asks every session to close: idle ones now, the others after their answer, or all of them now.
+/// Asks every session to close: idle ones now, the others after the answer to what they have begun
+/// to send, or all of them now.
 void close_http_sessions(HttpContext& context, bool now);
 
 }  // namespace mobius

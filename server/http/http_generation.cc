@@ -4,6 +4,8 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cstdio>
+#include <exception>
+#include <new>
 #include <utility>
 
 #include "server/generation_log.h"
@@ -38,15 +40,26 @@ struct HttpSession::Job {
   std::optional<StatusOr<OpenAiRequest>> parsed;
   std::optional<StatusOr<Generation>> started;
   std::shared_ptr<Stream> stream;
+  OpenAiNames names;
+  bool streamed = false;
   AnswerHead head;
   bool finished = false;
 
-  /// Nobody waits for the answer any more.
+  Job() = default;
+  Job(const Job&) = delete;
+  Job& operator=(const Job&) = delete;
+  ~Job() { abandon(); }
+
+  /// Nobody waits for the answer any more: work that has not begun is skipped, a generation ends.
   void abandon() {
     abandoned->store(true);
-    if (stream == nullptr) return;
-    stream->on_events({});
-    if (!finished) stream->cancel();
+    if (stream != nullptr && !finished) stream->cancel();
+  }
+
+  /// The generation is over: its line in the log.
+  void finish(const Finish& finish) {
+    finished = true;
+    log_generation("http", head.id, finish);
   }
 };
 
@@ -60,7 +73,8 @@ HttpSession::Awaitable<void> HttpSession::generate(bool chat) {
   }
 
   const OpenAiRequest& request = job->parsed->value();
-  const bool stream = request.stream;
+  job->names = request.names;
+  job->streamed = request.stream;
   job->head.chat = chat;
   job->head.model = context_->service.model_name();
   job->head.include_usage = request.include_usage;
@@ -68,39 +82,73 @@ HttpSession::Awaitable<void> HttpSession::generate(bool chat) {
   job->head.tokenizer = &context_->service.tokenizer();
 
   watch();
+  std::exception_ptr failure;
+  try {
+    co_await run_job(job);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  // Whatever happened: the generation ends, and no read stays pending.
+  job->abandon();
+  co_await await_end(job);
+  co_await stop_watching();
+  if (failure) std::rethrow_exception(failure);
+}
+
+HttpSession::Awaitable<void> HttpSession::run_job(std::shared_ptr<Job> job) {
   co_await start(job);
   if (disconnected_) {
     // Nobody to answer.
   } else if (!job->started->ok()) {
-    const Status status = job->started->status();
+    const Status status = with_names(job->started->status(), job->names);
     co_await respond(http_status_of(status.code()), error_body(status),
                      status.code() == StatusCode::resource_exhausted ? "Retry-After: 1\r\n" : "");
-  } else if (stream) {
+  } else if (job->streamed) {
     co_await stream_answer(job);
   } else {
     co_await collect_answer(job);
   }
-  job->abandon();
-  co_await stop_watching();
   if (disconnected_) {
     keep_alive_ = false;
     if (!job->finished) status_ = http_status_of(StatusCode::cancelled);
   }
 }
 
+/// Waits for the end of a generation that nobody takes: it is logged like any other.
+HttpSession::Awaitable<void> HttpSession::await_end(std::shared_ptr<Job> job) {
+  if (job->stream == nullptr) co_return;
+  if (!job->finished) listen(*job->stream);
+  while (!job->finished) {
+    for (const Event& event : job->stream->take()) {
+      if (const auto* finish = std::get_if<Finish>(&event)) job->finish(*finish);
+    }
+    if (!job->finished) co_await wait(std::chrono::hours(1));
+  }
+  job->stream->on_events({});
+}
+
 HttpSession::Awaitable<void> HttpSession::parse(std::shared_ptr<Job> job, bool chat) {
-  const auto parse_body = [chat](const std::string& body) {
-    return chat ? parse_chat_request(body) : parse_completion_request(body);
+  const auto parse_body = [chat](const std::string& body) -> StatusOr<OpenAiRequest> {
+    try {
+      return chat ? parse_chat_request(body) : parse_completion_request(body);
+    } catch (const std::bad_alloc&) {
+      return Status(StatusCode::resource_exhausted, "the server has no memory for this request");
+    }
   };
   if (request_.body().size() > kLargeBody) {
-    const auto body = std::make_shared<std::string>(std::move(request_.body()));
-    const bool posted = context_->parsers.post([self = shared_from_this(), job, body, parse_body] {
-      auto parsed = std::make_shared<StatusOr<OpenAiRequest>>(parse_body(*body));
-      asio::post(self->socket_.get_executor(), [self, job, parsed] {
-        job->parsed.emplace(std::move(*parsed));
-        self->wake();
-      });
-    });
+    auto body = std::make_shared<std::string>(std::move(request_.body()));
+    // Gives its references away to the strand: a session must not be destroyed on another thread,
+    // where what it belongs to may be gone already.
+    const bool posted = context_->parsers.post(
+        [self = shared_from_this(), job, body = std::move(body), parse_body]() mutable {
+          auto parsed = std::make_shared<StatusOr<OpenAiRequest>>(parse_body(*body));
+          body.reset();
+          const auto executor = self->socket_.get_executor();
+          asio::post(executor, [self = std::move(self), job = std::move(job), parsed] {
+            job->parsed.emplace(std::move(*parsed));
+            self->wake();
+          });
+        });
     if (posted) {
       while (!job->parsed.has_value()) co_await wait(std::chrono::hours(1));
     } else {
@@ -111,6 +159,7 @@ HttpSession::Awaitable<void> HttpSession::parse(std::shared_ptr<Job> job, bool c
   }
   request_.body().clear();
   request_.body().shrink_to_fit();
+  body_share_.resize(0);
 }
 
 /// Hands the request over and waits until the engine has taken or refused it.
@@ -130,6 +179,7 @@ HttpSession::Awaitable<void> HttpSession::start(std::shared_ptr<Job> job) {
         job->head.created = generation.created;
         job->head.seed = generation.seed;
       }
+      if (job->abandoned->load()) job->abandon();
       self->wake();
     });
   };
@@ -145,9 +195,13 @@ HttpSession::Awaitable<void> HttpSession::start(std::shared_ptr<Job> job) {
     // Not yet begun work is skipped, and answers at once.
     if (disconnected_) job->abandoned->store(true);
   }
-  if (job->stream == nullptr || disconnected_) co_return;
+  if (job->stream != nullptr) listen(*job->stream);
+}
+
+/// Lets the stream's events wake this session.
+void HttpSession::listen(Stream& stream) {
   // Runs on the engine's thread: it only posts.
-  job->stream->on_events([weak = weak_from_this(), executor = socket_.get_executor()] {
+  stream.on_events([weak = weak_from_this(), executor = socket_.get_executor()] {
     asio::post(executor, [weak] {
       if (const auto self = weak.lock()) self->wake();
     });
@@ -175,9 +229,8 @@ HttpSession::Awaitable<void> HttpSession::stream_answer(std::shared_ptr<Job> job
         events += writer.token(*delta);
       } else {
         const auto& finish = std::get<Finish>(event);
-        log_generation("http", job->head.id, finish);
+        job->finish(finish);
         events += writer.finish(finish);
-        job->finished = true;
       }
     }
     if (!events.empty()) out += chunked ? chunk_of(events) : events;
@@ -194,26 +247,25 @@ HttpSession::Awaitable<void> HttpSession::stream_answer(std::shared_ptr<Job> job
 }
 
 HttpSession::Awaitable<void> HttpSession::collect_answer(std::shared_ptr<Job> job) {
-  std::vector<TokenDelta> tokens;
+  AnswerWriter writer(job->head);
   Finish finish;
   while (!job->finished) {
     for (Event& event : job->stream->take()) {
-      if (auto* delta = std::get_if<TokenDelta>(&event)) {
-        tokens.push_back(std::move(*delta));
+      if (const auto* delta = std::get_if<TokenDelta>(&event)) {
+        writer.token(*delta);
       } else if (auto* end = std::get_if<Finish>(&event)) {
+        job->finish(*end);
         finish = std::move(*end);
-        job->finished = true;
       }
     }
     if (job->finished) break;
     co_await wait(std::chrono::hours(1));
     if (disconnected_) co_return;
   }
-  log_generation("http", job->head.id, finish);
   if (finish.reason == FinishReason::error) {
     co_await respond(http_status_of(finish.status.code()), error_body(finish.status));
   } else {
-    co_await respond(200, whole_answer(job->head, tokens, finish));
+    co_await respond(200, writer.finish(finish));
   }
 }
 

@@ -33,7 +33,8 @@ std::string ready_json(const GenerationService& service) {
               {"running", stats.running},
               {"waiting", stats.waiting},
               {"pages_total", stats.pages_total},
-              {"pages_used", stats.pages_used}}
+              {"pages_used", stats.pages_used},
+              {"queued_bytes", service.queued_bytes()}}
       .dump();
 }
 

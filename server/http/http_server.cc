@@ -24,10 +24,10 @@ using tcp = asio::ip::tcp;
 
 struct HttpServer::Impl {
   Impl(const ServerConfig::Http& options, GenerationService& service)
-      : context(std::make_shared<HttpContext>(options, service)),
-        io(static_cast<int>(options.threads)),
+      : io(static_cast<int>(options.threads)),
         work(asio::make_work_guard(io)),
-        acceptor(asio::make_strand(io)) {}
+        acceptor(asio::make_strand(io)),
+        context(std::make_shared<HttpContext>(options, service, parsers)) {}
 
   void listen() {
     const ServerConfig::Http& options = context->options;
@@ -69,10 +69,12 @@ struct HttpServer::Impl {
     }
   }
 
-  std::shared_ptr<HttpContext> context;
   asio::io_context io;
   asio::executor_work_guard<asio::io_context::executor_type> work;
   tcp::acceptor acceptor;
+  // Posts to io, so it ends before it, and after io's threads, which post to it.
+  WorkerPool parsers{1, 4096};
+  std::shared_ptr<HttpContext> context;
   std::uint16_t port = 0;
   std::vector<std::thread> threads;
 };

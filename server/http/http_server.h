@@ -24,9 +24,10 @@ class HttpServer {
   /// The port that it listens on.
   std::uint16_t port() const;
 
-  /// Takes no new connections, closes idle ones, and closes each of the others after its answer.
+  /// Takes no new connections, closes idle ones, and closes each of the others after the answer to
+  /// the request that it has begun to send.
   void stop_accepting();
-  /// Waits until no request is being answered. False if that did not happen in time.
+  /// Waits until no request is being read or answered. False if that did not happen in time.
   bool wait_idle(std::chrono::steady_clock::time_point deadline);
 
  private:

@@ -1,5 +1,9 @@
 #include "server/http/http_session.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -35,12 +39,41 @@ int status_of_read_error(const error_code& error, bool timed_out, bool has_bytes
   return 0;
 }
 
+/// A peer that vanishes without a word (power, network) is an error of the socket after about two
+/// minutes, whether we wait for it or write to it.
+void notice_lost_peer(asio::ip::tcp::socket& socket) {
+  constexpr int kIdleSeconds = 60;
+  constexpr int kIntervalSeconds = 15;
+  constexpr int kProbes = 4;
+  constexpr int kUnacknowledgedMs = 1000 * (kIdleSeconds + kIntervalSeconds * kProbes);
+  const auto set = [&socket](int level, int name, int value) {
+    // Refused, they leave the system's own, longer times.
+    setsockopt(socket.native_handle(), level, name, &value, sizeof value);
+  };
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, kIdleSeconds);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, kIntervalSeconds);
+  set(IPPROTO_TCP, TCP_KEEPCNT, kProbes);
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, kUnacknowledgedMs);
+}
+
+std::string what(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const std::exception& error) {
+    return error.what();
+  } catch (...) {
+    return "unknown exception";
+  }
+}
+
 }  // namespace
 
 HttpSession::HttpSession(std::shared_ptr<HttpContext> context, asio::ip::tcp::socket socket)
     : context_(std::move(context)),
       socket_(std::move(socket)),
       deadline_(socket_.get_executor()),
+      body_share_(context_->service.budget()),
       wake_timer_(socket_.get_executor()) {
   const std::lock_guard lock(context_->mutex);
   context_->sessions.insert(this);
@@ -54,17 +87,13 @@ HttpSession::~HttpSession() {
 void start_http_session(std::shared_ptr<HttpContext> context, asio::ip::tcp::socket socket) {
   error_code ignored;
   socket.set_option(asio::ip::tcp::no_delay(true), ignored);
+  notice_lost_peer(socket);
   const asio::any_io_executor executor = socket.get_executor();
   auto session = std::make_shared<HttpSession>(std::move(context), std::move(socket));
   asio::co_spawn(
       executor, [session]() { return session->run(); },
       [session](const std::exception_ptr& failure) {
-        if (!failure) return;
-        try {
-          std::rethrow_exception(failure);
-        } catch (const std::exception& error) {
-          log_event(LogLevel::error, "http_session_failed", {{"error", error.what()}});
-        }
+        if (failure) log_event(LogLevel::error, "http_session_failed", {{"error", what(failure)}});
       });
 }
 
@@ -83,44 +112,59 @@ void close_http_sessions(HttpContext& context, bool now) {
 void HttpSession::close(bool now) {
   asio::post(socket_.get_executor(), [self = shared_from_this(), now] {
     self->closing_ = true;
-    if (self->answering_ && !now) return;
-    error_code ignored;
-    self->socket_.close(ignored);
-    self->disconnected_ = true;
-    self->wake();
+    if (self->busy_.has_value() && !now) return;
+    self->close_now();
   });
+}
+
+void HttpSession::close_now() {
+  error_code ignored;
+  socket_.close(ignored);
+  disconnected_ = true;
+  wake();
 }
 
 HttpSession::Awaitable<void> HttpSession::run() {
   const auto self = shared_from_this();
-  while (!closing_ && !context_->draining.load()) {
-    if (!co_await read_request()) break;
-    answering_ = true;
-    context_->requests.fetch_add(1);
-    started_ = Clock::now();
-    std::string failure;
-    try {
-      co_await route();
-    } catch (const std::exception& error) {
-      // Not a client's doing: say so and give up this connection, no other.
-      failure = error.what();
+  bool next = true;
+  while (next && !closing_ && !context_->draining.load()) {
+    next = co_await read_request();
+    if (next) {
+      co_await answer();
+      next = keep_alive_ && !disconnected_;
     }
-    if (!failure.empty()) {
-      log_event(LogLevel::error, "request_failed", {{"error", failure}});
-      keep_alive_ = false;
-    }
-    context_->requests.fetch_sub(1);
-    answering_ = false;
-    log_event(LogLevel::info, "request",
-              {{"method", request_.method_string()},
-               {"target", brief_text(request_.target(), 128)},
-               {"status", std::int64_t{status_}},
-               {"ms", std::chrono::duration<double, std::milli>(Clock::now() - started_).count()}});
     request_ = {};
-    if (!keep_alive_ || disconnected_) break;
+    body_share_.resize(0);
+    busy_.reset();
   }
   if (!disconnected_) co_await linger();
   disarm();
+}
+
+HttpSession::Awaitable<void> HttpSession::answer() {
+  started_ = Clock::now();
+  std::exception_ptr failure;
+  try {
+    co_await route();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  if (failure) {
+    // Not a client's doing: say so and give up this connection, no other.
+    log_event(LogLevel::error, "request_failed", {{"error", what(failure)}});
+    keep_alive_ = false;
+    if (status_ == 0 && !disconnected_) {
+      co_await respond(500, error_body(500, "the server failed to answer this request"));
+    } else {
+      // Something of an answer is out: cut off, it does not pass for a whole one.
+      close_now();
+    }
+  }
+  log_event(LogLevel::info, "request",
+            {{"method", request_.method_string()},
+             {"target", brief_text(request_.target(), 128)},
+             {"status", std::int64_t{status_}},
+             {"ms", milliseconds(Clock::now() - started_)}});
 }
 
 /// Reads the next request into `request_`. False when the connection is to be closed.
@@ -155,6 +199,7 @@ HttpSession::Awaitable<bool> HttpSession::read_request() {
     }
     co_return false;
   }
+  busy_.emplace(context_->requests);
   co_return co_await read_body(parser);
 }
 
@@ -171,7 +216,17 @@ HttpSession::Awaitable<bool> HttpSession::read_body(
     if (!parser.is_done() && !co_await write(asio::buffer(kContinue))) co_return false;
   }
   arm(std::chrono::seconds(options.body_timeout_seconds));
-  const auto [error, bytes] = co_await http::async_read(socket_, buffer_, parser, kUse);
+  parser.eager(true);
+  error_code error;
+  while (!error && !parser.is_done()) {
+    const auto [read_error, bytes] = co_await http::async_read_some(socket_, buffer_, parser, kUse);
+    error = read_error;
+    if (body_share_.resize(parser.get().body().size())) continue;
+    disarm();
+    const Status status = context_->service.over_budget();
+    co_await refuse(http_status_of(status.code()), status.message(), "Retry-After: 1\r\n");
+    co_return false;
+  }
   disarm();
   if (error) {
     const int status = status_of_read_error(error, timed_out_, true);
@@ -189,9 +244,10 @@ HttpSession::Awaitable<bool> HttpSession::read_body(
 }
 
 /// Answers what is not a request, and closes.
-HttpSession::Awaitable<void> HttpSession::refuse(int status, const std::string& message) {
+HttpSession::Awaitable<void> HttpSession::refuse(int status, std::string message,
+                                                 std::string_view extra_header) {
   keep_alive_ = false;
-  co_await respond(status, error_body(status, message));
+  co_await respond(status, error_body(status, message), extra_header);
   log_event(LogLevel::info, "refused", {{"status", std::int64_t{status}}, {"reason", message}});
 }
 
@@ -238,14 +294,21 @@ HttpSession::Awaitable<void> HttpSession::linger() {
 /// Cancels the socket's operations if `disarm` or another `arm` does not come first.
 void HttpSession::arm(std::chrono::seconds timeout) {
   timed_out_ = false;
+  ++deadline_generation_;
+  await_deadline(timeout);
+}
+
+void HttpSession::await_deadline(Clock::duration timeout) {
   deadline_.expires_after(timeout);
   deadline_.async_wait(
-      [weak = weak_from_this(), generation = ++deadline_generation_](const error_code& error) {
+      [weak = weak_from_this(), generation = deadline_generation_](const error_code& error) {
         const auto self = weak.lock();
         if (error || self == nullptr || generation != self->deadline_generation_) return;
         self->timed_out_ = true;
         error_code ignored;
         self->socket_.cancel(ignored);
+        // Again until it is heard: an operation of several parts may just be between two of them.
+        self->await_deadline(std::chrono::milliseconds(100));
       });
 }
 

@@ -21,6 +21,18 @@
 
 namespace mobius {
 
+/// Counts a request for as long as it lives.
+class RequestCount {
+ public:
+  explicit RequestCount(std::atomic<int>& count) : count_(count) { count_.fetch_add(1); }
+  ~RequestCount() { count_.fetch_sub(1); }
+  RequestCount(const RequestCount&) = delete;
+  RequestCount& operator=(const RequestCount&) = delete;
+
+ private:
+  std::atomic<int>& count_;
+};
+
 /// One connection: reads requests one after the other and answers them in order. Everything runs
 /// on the socket's strand; other threads only post to it.
 class HttpSession : public std::enable_shared_from_this<HttpSession> {
@@ -36,18 +48,21 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   HttpSession& operator=(const HttpSession&) = delete;
 
   Awaitable<void> run();
-  /// From any thread: close now, or as soon as no request is being answered.
+  /// From any thread: close now, or as soon as no request is being read or answered.
   void close(bool now);
 
  private:
   // http_session.cc: the connection
   Awaitable<bool> read_request();
   Awaitable<bool> read_body(boost::beast::http::request_parser<boost::beast::http::string_body>&);
-  Awaitable<void> refuse(int status, const std::string& message);
+  Awaitable<void> refuse(int status, std::string message, std::string_view extra_header = {});
+  Awaitable<void> answer();
   Awaitable<void> respond(int status, std::string body, std::string_view extra_header = {});
   Awaitable<bool> write(boost::asio::const_buffer data);
   Awaitable<void> linger();
+  void close_now();
   void arm(std::chrono::seconds timeout);
+  void await_deadline(Clock::duration timeout);
   void disarm();
 
   // http_routes.cc: which request gets which answer
@@ -58,8 +73,11 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   struct Job;
   Awaitable<void> parse(std::shared_ptr<Job> job, bool chat);
   Awaitable<void> start(std::shared_ptr<Job> job);
+  Awaitable<void> run_job(std::shared_ptr<Job> job);
   Awaitable<void> stream_answer(std::shared_ptr<Job> job);
   Awaitable<void> collect_answer(std::shared_ptr<Job> job);
+  Awaitable<void> await_end(std::shared_ptr<Job> job);
+  void listen(Stream& stream);
   Awaitable<bool> wait(Clock::duration timeout);
   void watch();
   Awaitable<void> stop_watching();
@@ -76,9 +94,10 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   // The request being answered.
   Request request_;
   bool keep_alive_ = false;
-  bool answering_ = false;
   bool closing_ = false;
-  int status_ = 0;  // of the answer, for the log
+  std::optional<RequestCount> busy_;  // while a request's body is read, and until it is answered
+  ByteBudget::Share body_share_;      // of the body, until it is an input of the service
+  int status_ = 0;                    // of the answer, for the log
   Clock::time_point started_;
 
   // While a generation runs: a pending read that notices a client that goes away.

@@ -273,8 +273,7 @@ void read_messages(JsonFields& parent, ChatInput& input, Status& status) {
     const auto role = fields.string("role");
     if (!role.has_value()) fields.fail("role", "is missing");
     const std::string role_name = role.value_or("");
-    // "developer" is this API's newer name for the system role.
-    const auto known = chat_role_named(role_name == "developer" ? "system" : role_name);
+    const auto known = chat_role_named(role_name);
     if (!known.has_value()) {
       fields.fail("role", "is \"" + brief_text(role_name) +
                               "\"; must be system, developer, user, assistant or tool");
@@ -394,7 +393,7 @@ StatusOr<OpenAiRequest> parse(std::string_view body, OpenAiRequest request, cons
 }  // namespace
 
 StatusOr<OpenAiRequest> parse_chat_request(std::string_view body) {
-  return parse(body, {.input = ChatInput{}},
+  return parse(body, {.input = ChatInput{}, .names = {.chat = true}},
                [](JsonFields& fields, OpenAiRequest& request, Status& status) {
                  auto& input = std::get<ChatInput>(request.input);
                  read_messages(fields, input, status);
@@ -402,7 +401,10 @@ StatusOr<OpenAiRequest> parse_chat_request(std::string_view body) {
                  read_tools(fields, input);
                  read_chat_logprobs(fields, input.options);
                  const auto newer = fields.integer("max_completion_tokens");
-                 if (newer.has_value()) input.options.max_tokens = newer;
+                 if (newer.has_value()) {
+                   input.options.max_tokens = newer;
+                   request.names.max_completion_tokens = true;
+                 }
                });
 }
 
@@ -414,6 +416,21 @@ StatusOr<OpenAiRequest> parse_completion_request(std::string_view body) {
                  read_options(fields, request, status);
                  input.options.top_logprobs = fields.integer("logprobs");
                });
+}
+
+Status with_names(const Status& status, const OpenAiNames& names) {
+  constexpr std::string_view attention = "attention.";
+  const std::string& field = status.field();
+  if (field.starts_with(attention)) {
+    return status.with_field("mobius." + field.substr(attention.size()));
+  }
+  if (field == "max_tokens" && names.max_completion_tokens) {
+    return status.with_field("max_completion_tokens");
+  }
+  if (field == "top_logprobs" && !names.chat) return status.with_field("logprobs");
+  // A chat's prompt is what its messages become.
+  if (field == "prompt" && names.chat) return status.with_field("messages");
+  return status;
 }
 
 }  // namespace mobius

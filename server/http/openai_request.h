@@ -7,11 +7,18 @@
 
 namespace mobius {
 
+/// What the clients of an endpoint call things that have another name in GenerationOptions.
+struct OpenAiNames {
+  bool chat = false;
+  bool max_completion_tokens = false;  ///< the client's name for max_tokens
+};
+
 /// A parsed body of /v1/chat/completions or /v1/completions: what to generate, and how to answer.
 struct OpenAiRequest {
   std::variant<ChatInput, CompletionInput> input;
   bool stream = false;
   bool include_usage = false;
+  OpenAiNames names = {};
 
   GenerationOptions& options() {
     return std::visit([](auto& in) -> GenerationOptions& { return in.options; }, input);
@@ -26,5 +33,8 @@ struct OpenAiRequest {
 /// unknown ones. Thread-safe.
 StatusOr<OpenAiRequest> parse_chat_request(std::string_view body);
 StatusOr<OpenAiRequest> parse_completion_request(std::string_view body);
+
+/// A status of the generation service, its field named as the client did.
+Status with_names(const Status& status, const OpenAiNames& names);
 
 }  // namespace mobius

@@ -1,7 +1,6 @@
 #include "server/http/openai_response.h"
 
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "server/http/http_status.h"
@@ -20,10 +19,6 @@ std::size_t count_characters(std::string_view text) {
   return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
     return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U;
   }));
-}
-
-double milliseconds(std::chrono::nanoseconds time) {
-  return std::chrono::duration<double, std::milli>(time).count();
 }
 
 Json chunk(const AnswerHead& head, Json choices) {
@@ -58,26 +53,19 @@ Json chat_logprob(const Tokenizer& tokenizer, std::int32_t token, float logprob)
   return {{"token", bytes}, {"logprob", logprob}, {"bytes", std::move(numbers)}};
 }
 
-void add_chat_logprobs(const Tokenizer& tokenizer, const SampledToken& sampled, Json& content) {
+/// An element of `logprobs.content`.
+Json chat_logprobs(const Tokenizer& tokenizer, const SampledToken& sampled) {
   Json entry = chat_logprob(tokenizer, sampled.token, sampled.logprob);
   Json top = Json::array();
   for (const TokenLogprob& other : sampled.top) {
     top.push_back(chat_logprob(tokenizer, other.token, other.logprob));
   }
   entry["top_logprobs"] = std::move(top);
-  content.push_back(std::move(entry));
+  return entry;
 }
 
-/// Completions keep four lists of equal length.
-Json completion_logprobs() {
-  return {{"text_offset", Json::array()},
-          {"token_logprobs", Json::array()},
-          {"tokens", Json::array()},
-          {"top_logprobs", Json::array()}};
-}
-
-void add_completion_logprobs(const Tokenizer& tokenizer, const SampledToken& sampled,
-                             std::size_t text_offset, Json& lists) {
+/// An element of completions' `top_logprobs`.
+Json completion_top_logprobs(const Tokenizer& tokenizer, const SampledToken& sampled) {
   Json top = Json::object();
   for (const TokenLogprob& other : sampled.top) {
     // Invalid bytes of different tokens may look the same; the most likely one keeps the name.
@@ -85,10 +73,18 @@ void add_completion_logprobs(const Tokenizer& tokenizer, const SampledToken& sam
     const std::string shown = Json::parse(dump(name)).get<std::string>();
     if (!top.contains(shown)) top[shown] = other.logprob;
   }
-  lists["text_offset"].push_back(text_offset);
-  lists["token_logprobs"].push_back(sampled.logprob);
-  lists["tokens"].push_back(tokenizer.bytes(sampled.token));
-  lists["top_logprobs"].push_back(std::move(top));
+  return top;
+}
+
+void append_element(std::string& list, std::string_view json) {
+  if (!list.empty()) list += ',';
+  list += json;
+}
+
+/// `object` is the text of a JSON object that has members.
+void append_member(std::string& object, std::string_view name, std::string_view json) {
+  object.pop_back();
+  object.append(",\"").append(name).append("\":").append(json).append("}");
 }
 
 Json usage(const Usage& usage) {
@@ -146,11 +142,16 @@ std::string StreamWriter::token(const TokenDelta& delta) {
   if (delta.text.empty() && !head_.logprobs) return {};
   Json logprobs = nullptr;
   if (head_.logprobs && head_.chat) {
-    logprobs = {{"content", Json::array()}, {"refusal", nullptr}};
-    add_chat_logprobs(*head_.tokenizer, delta.token, logprobs["content"]);
+    Json content = Json::array();
+    content.push_back(chat_logprobs(*head_.tokenizer, delta.token));
+    logprobs = {{"content", std::move(content)}, {"refusal", nullptr}};
   } else if (head_.logprobs) {
-    logprobs = completion_logprobs();
-    add_completion_logprobs(*head_.tokenizer, delta.token, characters_, logprobs);
+    const auto list_of = [](Json element) { return Json::array({std::move(element)}); };
+    // Completions keep four lists of equal length.
+    logprobs = {{"text_offset", list_of(characters_)},
+                {"token_logprobs", list_of(delta.token.logprob)},
+                {"tokens", list_of(head_.tokenizer->bytes(delta.token.token))},
+                {"top_logprobs", list_of(completion_top_logprobs(*head_.tokenizer, delta.token))}};
   }
   characters_ += count_characters(delta.text);
   const Json choice = chunk_choice(head_, delta.text, std::move(logprobs), nullptr);
@@ -177,43 +178,47 @@ std::string StreamWriter::finish(const Finish& finish) const {
   return events.append(kSseDone);
 }
 
-std::string whole_answer(const AnswerHead& head, const std::vector<TokenDelta>& tokens,
-                         const Finish& finish) {
-  std::string text;
-  Json chat_content = Json::array();
-  Json lists = completion_logprobs();
-  std::size_t characters = 0;
-  for (const TokenDelta& delta : tokens) {
-    if (head.logprobs && head.chat) {
-      add_chat_logprobs(*head.tokenizer, delta.token, chat_content);
-    } else if (head.logprobs) {
-      add_completion_logprobs(*head.tokenizer, delta.token, characters, lists);
-    }
-    text += delta.text;
-    characters += count_characters(delta.text);
+void AnswerWriter::token(const TokenDelta& delta) {
+  if (head_.logprobs && head_.chat) {
+    append_element(content_, dump(chat_logprobs(*head_.tokenizer, delta.token)));
+  } else if (head_.logprobs) {
+    append_element(text_offset_, std::to_string(characters_));
+    append_element(token_logprobs_, dump(delta.token.logprob));
+    append_element(tokens_, dump(head_.tokenizer->bytes(delta.token.token)));
+    append_element(top_logprobs_, dump(completion_top_logprobs(*head_.tokenizer, delta.token)));
   }
-  text += finish.text;
+  text_ += delta.text;
+  characters_ += count_characters(delta.text);
+}
 
+std::string AnswerWriter::finish(const Finish& finish) {
+  text_ += finish.text;
   Json choice = {{"index", 0}};
-  if (head.chat) {
-    choice["message"] = {{"role", "assistant"}, {"content", text}, {"refusal", nullptr}};
-    choice["logprobs"] = head.logprobs
-                             ? Json{{"content", std::move(chat_content)}, {"refusal", nullptr}}
-                             : Json(nullptr);
+  if (head_.chat) {
+    choice["message"] = {{"role", "assistant"}, {"content", text_}, {"refusal", nullptr}};
   } else {
-    choice["text"] = text;
-    choice["logprobs"] = head.logprobs ? std::move(lists) : Json(nullptr);
+    choice["text"] = text_;
   }
   choice["finish_reason"] = finish_reason(finish);
+  std::string choice_text = dump(choice);
 
-  const Json answer = {{"id", head.id},
-                       {"object", head.chat ? "chat.completion" : "text_completion"},
-                       {"created", head.created},
-                       {"model", head.model},
-                       {"choices", Json::array({choice})},
-                       {"usage", usage(finish.usage)},
-                       {"mobius", extension(head, finish)}};
-  return dump(answer);
+  std::string logprobs = "null";
+  if (head_.logprobs && head_.chat) {
+    logprobs = "{\"content\":[" + content_ + "],\"refusal\":null}";
+  } else if (head_.logprobs) {
+    logprobs = "{\"text_offset\":[" + text_offset_ + "],\"token_logprobs\":[" + token_logprobs_ +
+               "],\"tokens\":[" + tokens_ + "],\"top_logprobs\":[" + top_logprobs_ + "]}";
+  }
+  append_member(choice_text, "logprobs", logprobs);
+
+  std::string answer = dump({{"id", head_.id},
+                             {"object", head_.chat ? "chat.completion" : "text_completion"},
+                             {"created", head_.created},
+                             {"model", head_.model}});
+  append_member(answer, "choices", '[' + choice_text + ']');
+  append_member(answer, "usage", dump(usage(finish.usage)));
+  append_member(answer, "mobius", dump(extension(head_, finish)));
+  return answer;
 }
 
 }  // namespace mobius

@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "engine/request.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -47,8 +46,26 @@ class StreamWriter {
   std::size_t characters_ = 0;  // written so far: text_offset of completions' logprobs
 };
 
-/// The whole answer as one JSON object; `finish.reason` is not error.
-std::string whole_answer(const AnswerHead& head, const std::vector<TokenDelta>& tokens,
-                         const Finish& finish);
+/// Gathers the tokens of one generation into a whole answer, one JSON object. Log-probabilities
+/// become text token by token, so that the end of a long answer costs little. Not thread-safe.
+class AnswerWriter {
+ public:
+  explicit AnswerWriter(AnswerHead head) : head_(std::move(head)) {}
+
+  void token(const TokenDelta& delta);
+  /// `finish.reason` is not error. Call once, last.
+  std::string finish(const Finish& finish);
+
+ private:
+  AnswerHead head_;
+  std::string text_;
+  std::size_t characters_ = 0;  // of text_
+  std::string content_;         // chat: the elements of logprobs.content
+  // completions: the elements of the four lists
+  std::string text_offset_;
+  std::string token_logprobs_;
+  std::string tokens_;
+  std::string top_logprobs_;
+};
 
 }  // namespace mobius

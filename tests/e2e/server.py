@@ -149,10 +149,28 @@ class Server:
     def wait_idle(self):
         self.wait_until(lambda stats: stats["running"] == 0 and stats["waiting"] == 0)
 
+    def log_lines(self, event):
+        """The log's entries of that event so far."""
+        # A line may be half written.
+        lines = self.log.read_text().rpartition("\n")[0].splitlines()
+        return [line for line in map(json.loads, lines) if line["event"] == event]
+
+    def wait_for_log(self, event, condition=lambda line: True, seconds=20):
+        """Waits for an entry that meets the condition, and returns it."""
+        end = time.monotonic() + seconds
+        while True:
+            found = [line for line in self.log_lines(event) if condition(line)]
+            if found:
+                return found[0]
+            assert time.monotonic() < end, f"no {event} in {self.log.read_text()}"
+            time.sleep(0.02)
+
     # ---- gRPC ----------------------------------------------------------------------------------
 
-    def grpc_client(self):
-        return ReflectionClient(self.grpc_address)
+    def grpc_client(self, **options):
+        """Options are channel arguments, "." written as "__"."""
+        arguments = [(f"grpc.{key.replace('__', '.')}", value) for key, value in options.items()]
+        return ReflectionClient(self.grpc_address, arguments)
 
 
 def sse_data(text):
@@ -170,9 +188,9 @@ def sse_data(text):
 class ReflectionClient:
     """Calls mobius.v1 knowing nothing but what the reflection service says."""
 
-    def __init__(self, address):
+    def __init__(self, address, options):
         self.channel = grpc.insecure_channel(
-            address, options=[("grpc.max_send_message_length", -1)]
+            address, options=[("grpc.max_send_message_length", -1), *options]
         )
         database = ProtoReflectionDescriptorDatabase(self.channel)
         self.services = list(database.get_services())

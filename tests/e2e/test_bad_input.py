@@ -41,7 +41,7 @@ def chat_with(**fields):
         (chat_with(max_tokens=1.5), "max_tokens", "1.5"),
         (chat_with(max_tokens=HUGE), "max_tokens", "64 bits"),
         (chat_with(max_tokens=2**40), "max_tokens", str(2**40)),
-        (chat_with(max_completion_tokens=-1), "max_tokens", "-1"),
+        (chat_with(max_completion_tokens=-1), "max_completion_tokens", "-1"),
         (chat_with(seed="x"), "seed", '"x"'),
         (chat_with(seed=HUGE), "seed", "64 bits"),
         (chat_with(presence_penalty=9), "presence_penalty", "9"),
@@ -112,7 +112,10 @@ def test_chat_names_field_and_value(server, body, param, words):
         ({"prompt": "x", "echo": True}, "echo"),
         ({"prompt": "x", "suffix": "y"}, "suffix"),
         ({"prompt": "x", "logprobs": True}, "logprobs"),
-        ({"prompt": "x", "logprobs": -1}, "top_logprobs"),
+        ({"prompt": "x", "logprobs": -1}, "logprobs"),
+        ({"prompt": "x", "logprobs": 21}, "logprobs"),
+        ({"prompt": "x", "max_tokens": -1}, "max_tokens"),
+        ({"prompt": "x", "mobius": {"decode": {"mode": "moba", "block": 100}}}, "mobius.decode.block"),
         ({"prompt": [1] * 9000}, "prompt"),
     ],
 )
@@ -120,13 +123,14 @@ def test_completion_names_field(server, body, param):
     status, answer = server.post(COMPLETIONS, body)
     assert status == 400
     assert answer["error"]["param"] == param
+    assert answer["error"]["message"].startswith(param)
 
 
 def test_over_long_prompt_names_the_limit(server):
     status, answer = server.chat("word " * 20000)
     assert status == 400
     assert "8191" in answer["error"]["message"]
-    assert answer["error"]["param"] == "prompt"
+    assert answer["error"]["param"] == "messages"
 
 
 def test_unknown_model(server):

@@ -97,6 +97,62 @@ def test_disconnecting_cancels(server, stream):
     server.wait_until(lambda stats: stats["running"] == 0 and stats["pages_used"] <= before)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_generations_without_a_client_are_logged(start_server, stream):
+    server = start_server()
+    body = json.dumps(
+        {"prompt": [3] * 100, "max_tokens": 8000, "ignore_eos": True, "stream": stream}
+    )
+    with server.raw() as connection:
+        connection.sendall(
+            f"POST {COMPLETIONS} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        server.wait_until(lambda stats: stats["running"] == 1)
+    line = server.wait_for_log("generation")
+    assert line["outcome"] == "cancelled"
+    assert line["protocol"] == "http"
+    assert line["prompt_tokens"] == 100
+    assert server.wait_for_log("request", lambda line: line["target"] == COMPLETIONS)["status"] in (
+        200,
+        499,
+    )
+
+
+def test_nobody_may_wait(start_server):
+    server = start_server(engine__max_running=1, engine__max_waiting=0)
+    with server.open_stream(
+        COMPLETIONS, {"prompt": "a", "max_tokens": 8000, "ignore_eos": True}
+    ) as running:
+        running.read(1)
+        assert server.complete("b", max_tokens=1)[0] == 429
+    server.wait_idle()
+    assert server.complete("c", max_tokens=1)[0] == 200
+
+
+def test_bodies_in_flight_are_bounded(start_server):
+    limit = 1 << 20
+    server = start_server(
+        server__max_queued_bytes=limit, http__max_body_bytes=limit, grpc__max_message_bytes=limit
+    )
+    with server.raw() as slow:
+        head = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: h\r\nContent-Length: 900000\r\n\r\n"
+        slow.sendall(head.encode() + b'{"prompt": "' + b"x" * 800000)
+        server.wait_until(lambda stats: stats["queued_bytes"] > 700000)
+        status, answer = server.complete("y" * 400000)
+        assert status == 429
+        assert "server.max_queued_bytes" in answer["error"]["message"]
+        assert str(limit) in answer["error"]["message"]
+        assert server.complete("small", max_tokens=1)[0] == 200
+        client = server.grpc_client()
+        with pytest.raises(grpc.RpcError) as error:
+            list(client.generate(text="z" * 400000))
+        assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "server.max_queued_bytes" in error.value.details()
+        client.close()
+    server.wait_until(lambda stats: stats["queued_bytes"] == 0)
+    assert server.complete("y" * 400000)[0] == 400, "too long, but read"
+
+
 def test_deadline(server):
     body = {"max_tokens": 8000, "ignore_eos": True, "mobius": {"timeout_ms": 300}}
     status, answer = server.complete("x", **body)

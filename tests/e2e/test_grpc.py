@@ -93,8 +93,9 @@ def test_progress_logprobs_and_attention(grpc_client):
         ({"text": "x", "options": {"top_p": 0}}, "top_p", "0"),
         ({"text": "x", "options": {"top_logprobs": 21}}, "top_logprobs", "20"),
         ({"text": "x", "options": {"logit_bias": {100000: 1}}}, "logit_bias", "100000"),
-        ({"tokens": {"ids": [1, -5]}}, "prompt[1]", "-5"),
-        ({"tokens": {"ids": [1] * 9000}}, "prompt", "9000"),
+        ({"tokens": {"ids": [1, -5]}}, "tokens.ids[1]", "-5"),
+        ({"tokens": {"ids": [1] * 9000}}, "tokens.ids", "9000"),
+        ({"text": "x " * 20000}, "text", "8191"),
         (
             {"text": "x", "options": {"attention": {"prefill": {"mode": 2, "block": 100}}}},
             "attention.prefill.block",
@@ -127,6 +128,13 @@ def test_bad_chats(grpc_client):
     with pytest.raises(grpc.RpcError) as error:
         list(grpc_client.chat(messages=[user], tools=["{broken"]))
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_over_long_chat_names_the_messages(grpc_client):
+    with pytest.raises(grpc.RpcError) as error:
+        list(grpc_client.chat(messages=[{"role": "developer", "content": "x " * 20000}]))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert dict(error.value.trailing_metadata())["mobius-field"] == "messages"
 
 
 def test_unknown_model(grpc_client):
@@ -177,6 +185,24 @@ def test_slow_reader_gets_everything(grpc_client):
     rest = list(call)
     assert len(rest) == 2000
     assert rest[-1].finished.usage.completion_tokens == 2000
+
+
+def test_client_that_does_not_read_is_cut_off(start_server):
+    server = start_server(grpc__write_timeout_seconds=1)
+    # Takes little without being asked to.
+    client = server.grpc_client(http2__bdp_probe=0, http2__lookahead_bytes=65535)
+    call = client.generate(
+        text="x", options={"max_tokens": 8000, "ignore_eos": True, "top_logprobs": 20}
+    )
+    next(call)
+    # Not read: flow control stops the messages, and the write times out.
+    server.wait_for_log("grpc_client_cut_off", seconds=60)
+    with pytest.raises(grpc.RpcError) as error:
+        list(call)
+    assert error.value.code() == grpc.StatusCode.CANCELLED
+    server.wait_idle()
+    assert len(list(client.generate(text="x", options={"max_tokens": 1}))) >= 1
+    client.close()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 
+import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -101,6 +102,26 @@ def test_a_plan_that_cannot_work_is_refused(checkpoint):
         assert_one_line(result)
 
 
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--attention.full_attention_last_layers", 99], ["full_attention_last_layers", "99", "4"]),
+        (["--attention.decode.block", 100], ["attention.decode.block", "100", "128"]),
+        (["--kv.page_tokens", 100], ["kv.page_tokens", "100", "16"]),
+        (["--model.max_context", 10**6], ["model.max_context", "1000000"]),
+        (["--kv.bytes", 1000], ["kv.bytes", "1000"]),
+        (["--server.max_queued_bytes", 2000], ["server.max_queued_bytes", "http.max_body_bytes"]),
+    ],
+)
+def test_settings_that_no_request_could_run_with(checkpoint, arguments, words):
+    """Refused before the first request, by names that the configuration has."""
+    for action in (["--check"], []):
+        result = run("--model.path", checkpoint, *arguments, *action)
+        assert result.returncode == 1
+        for word in words:
+            assert word in result.stderr.splitlines()[0], result.stderr
+
+
 def test_truncated_shard(tmp_path, checkpoint):
     broken = tmp_path / "broken"
     shutil.copytree(checkpoint, broken)
@@ -170,12 +191,51 @@ def test_sigterm_refuses_new_requests_while_draining(start_server):
 
 def test_drain_has_an_end(start_server):
     server = start_server(server__drain_seconds=0)
-    with server.open_stream(
-        COMPLETIONS, {"prompt": "x", "max_tokens": 8000, "ignore_eos": True}
-    ) as response:
-        response.readline()
+    client = server.grpc_client()
+    endless = {"max_tokens": 8000, "ignore_eos": True}
+    call = client.generate(text="x", options=endless)
+    next(call)
+    with server.open_stream(COMPLETIONS, {"prompt": "x", **endless}) as response:
+        first = response.readline()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=START_SECONDS) == 0
+        events = sse_data((first + response.read()).decode())
+    # Told so, not just cut off.
+    assert events[-1] == "[DONE]"
+    assert json.loads(events[-2])["error"]["code"] == "unavailable"
+    with pytest.raises(grpc.RpcError) as error:
+        list(call)
+    assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert "shutting down" in error.value.details()
+    client.close()
+    assert server.process.wait(timeout=START_SECONDS) == 0
+
+
+def test_a_request_that_is_half_sent_is_answered(start_server):
+    server = start_server()
+    body = json.dumps({"prompt": "x", "max_tokens": 1})
+    with server.raw() as connection:
+        connection.sendall(
+            f"POST {COMPLETIONS} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
+            f"Expect: 100-continue\r\n\r\n".encode()
+        )
+        # It reads the body from here on.
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for_log("draining")
+        connection.sendall(body.encode())
+        answer = b""
+        while piece := connection.recv(1000):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"shutting down" in answer
+    assert server.process.wait(timeout=START_SECONDS) == 0
+
+
+def test_the_server_can_stop_itself(start_server):
+    """What it does when the model fails: it wakes its own main thread with this signal."""
+    server = start_server()
+    server.process.send_signal(signal.SIGUSR1)
+    assert server.process.wait(timeout=START_SECONDS) == 0
 
 
 def test_second_signal_ends_at_once(start_server):

@@ -219,6 +219,7 @@ TEST(ChatTemplate, NeedsLlamasHeaderTokens) {
 
 TEST(ChatTemplate, KnowsItsRolesByName) {
   EXPECT_EQ(chat_role_named("system"), ChatRole::system);
+  EXPECT_EQ(chat_role_named("developer"), ChatRole::system);
   EXPECT_EQ(chat_role_named("user"), ChatRole::user);
   EXPECT_EQ(chat_role_named("assistant"), ChatRole::assistant);
   EXPECT_EQ(chat_role_named("tool"), ChatRole::tool);

@@ -82,6 +82,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{R"({"http.port": 80})",
                   "c.json: http.port: unknown key; write sections as objects, "
                   "{\"http\": {\"port\": ...}}"},
+        BadConfig{R"({"kv": {"page_tokens": 100}})",
+                  "c.json: kv.page_tokens: is 100; must be 16 to 4096 tokens, a multiple of 16"},
+        BadConfig{R"({"kv": {"page_tokens": 8192}})",
+                  "c.json: kv.page_tokens: is 8192; must be 16 to 4096 tokens, a multiple of 16"},
         BadConfig{R"({"http": 80})", "c.json: http: is an integer; must be an object"},
         BadConfig{R"({"model": {"dtype": "f64"}})",
                   "c.json: model.dtype: is \"f64\"; must be one of auto, f32, bf16"},
@@ -163,8 +167,24 @@ TEST(Config, ChecksWhatNoSingleKeyCanTell) {
   EXPECT_THAT(check_config(config),
               ElementsAre("attention.prefill.block: is 200; must be a multiple of kv.page_tokens "
                           "(128)"));
+  // Not only where it is in use: a request may ask for MoBA with the server's block.
   config.attention.prefill.mode = "full";
-  EXPECT_THAT(check_config(config), IsEmpty());
+  EXPECT_THAT(check_config(config),
+              ElementsAre("attention.prefill.block: is 200; must be a multiple of kv.page_tokens "
+                          "(128)"));
+  config.attention.prefill = {};
+
+  config.server.max_queued_bytes = config.http.max_body_bytes - 1;
+  config.grpc.max_memory_bytes = std::int64_t{1} << 24U;
+  EXPECT_THAT(check_config(config),
+              ElementsAre("server.max_queued_bytes: is 33554431; must be at least "
+                          "http.max_body_bytes (33554432)",
+                          "server.max_queued_bytes: is 33554431; must be at least "
+                          "grpc.max_message_bytes (33554432)",
+                          "grpc.max_memory_bytes: is 16777216; must be at least "
+                          "grpc.max_message_bytes (33554432)"));
+  config.server = {};
+  config.grpc = {};
 
   config.http.address = "localhost";
   EXPECT_THAT(check_config(config),
@@ -190,6 +210,11 @@ TEST(Config, MissingFileIsOneLine) {
               ElementsAre("/nonexistent/c.json: cannot be read: No such file or directory"));
   EXPECT_THAT(load_config_file(config, "/tmp"),
               ElementsAre("/tmp: cannot be read: is a directory"));
+}
+
+TEST(Config, AuthoritiesBracketColons) {
+  EXPECT_EQ(authority("127.0.0.1", 8000), "127.0.0.1:8000");
+  EXPECT_EQ(authority("::1", 0), "[::1]:0");
 }
 
 std::string read_file(const std::filesystem::path& file) {

@@ -10,6 +10,7 @@
 #include <future>
 #include <limits>
 #include <mutex>
+#include <stdexcept>
 #include <thread>
 
 #include "tests/unit/engine/simulated_runner.h"
@@ -19,6 +20,7 @@ namespace mobius {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 using testing::StartsWith;
 
 GenerationOptions tokens(std::int64_t max_tokens, std::optional<std::uint64_t> seed = {}) {
@@ -44,6 +46,7 @@ class GenerationServiceTest : public testing::Test {
     runner->on_step = [this](const StepBatch&) {
       std::unique_lock lock(mutex_);
       open_.wait(lock, [this] { return !closed_; });
+      if (broken_) throw std::runtime_error("secret path");
     };
     engine_ = std::make_unique<Engine>(options, std::move(runner), tokenizer_);
   }
@@ -104,6 +107,7 @@ class GenerationServiceTest : public testing::Test {
   std::mutex mutex_;
   std::condition_variable open_;
   bool closed_ = false;
+  std::atomic<bool> broken_ = false;
   std::shared_ptr<const Tokenizer> tokenizer_ = byte_tokenizer();
   std::unique_ptr<Engine> engine_;
 };
@@ -218,12 +222,12 @@ INSTANTIATE_TEST_SUITE_P(
                    }},
         BadOptions{"stop_token_ids", "-99999999999",
                    [](auto& o) { o.stop_token_ids = {-99999999999}; }},
-        BadOptions{"mobius.prefill.block", "is 6",
+        BadOptions{"attention.prefill.block", "is 6",
                    [](auto& o) {
                      o.attention.prefill.mode = AttentionMode::moba;
                      o.attention.prefill.block = 6;
                    }},
-        BadOptions{"mobius.decode.top_k", "99999999999",
+        BadOptions{"attention.decode.top_k", "99999999999",
                    [](auto& o) { o.attention.decode.top_k = 99999999999; }}));
 
 TEST_F(GenerationServiceTest, EngineRefusalsPass) {
@@ -261,6 +265,19 @@ TEST_F(GenerationServiceTest, DrainingRefusesNewRequestsOnly) {
   EXPECT_NE(finish(*before.value().stream).finish().reason, FinishReason::error);
 }
 
+TEST_F(GenerationServiceTest, IsNotReadyOnceTheModelFailed) {
+  const auto service = make_service();
+  broken_ = true;
+  const CompletionInput input{.model = "", .prompt = "x", .options = tokens(2)};
+  const StatusOr<Generation> generation = complete(*service, input);
+  ASSERT_TRUE(generation.ok());
+  const Finish finished = finish(*generation.value().stream).finish();
+  EXPECT_EQ(finished.status.code(), StatusCode::internal);
+  EXPECT_THAT(finished.status.message(), Not(HasSubstr("secret")));
+  EXPECT_FALSE(service->ready());
+  EXPECT_EQ(complete(*service, input).status().code(), StatusCode::unavailable);
+}
+
 TEST_F(GenerationServiceTest, AFullQueueRefuses) {
   GenerationServiceOptions options;
   options.max_queued = 2;
@@ -286,6 +303,55 @@ TEST_F(GenerationServiceTest, AFullQueueRefuses) {
   EXPECT_EQ(refusal, StatusCode::resource_exhausted) << "answered inside the call";
   release.set_value();
   while (accepted.load() < 2) std::this_thread::yield();
+}
+
+TEST_F(GenerationServiceTest, QueuedBytesAreBounded) {
+  GenerationServiceOptions options;
+  options.max_queued_bytes = 5000;
+  const auto service = make_service(options);
+  // The first callback keeps the only tokenizer thread, and its input's bytes.
+  std::promise<void> running;
+  std::promise<void> release;
+  std::shared_future<void> released = release.get_future().share();
+  const auto input = [](std::size_t bytes) {
+    return CompletionInput{.model = "", .prompt = std::string(bytes, 'x'), .options = tokens(1)};
+  };
+  service->complete(input(100), nullptr, [&running, released](const StatusOr<Generation>&) {
+    running.set_value();
+    released.wait();
+  });
+  running.get_future().wait();
+  EXPECT_GT(service->budget().used(), 100U);
+  Status refusal;
+  service->complete(input(4200), nullptr,
+                    [&](const StatusOr<Generation>& result) { refusal = result.status(); });
+  EXPECT_EQ(refusal.code(), StatusCode::resource_exhausted) << "answered inside the call";
+  EXPECT_THAT(refusal.message(), HasSubstr("5000 (server.max_queued_bytes)"));
+  std::promise<bool> small;
+  service->complete(input(10), nullptr,
+                    [&](const StatusOr<Generation>& result) { small.set_value(result.ok()); });
+  release.set_value();
+  EXPECT_TRUE(small.get_future().get()) << "what fits is taken";
+  while (service->budget().used() > 0) std::this_thread::yield();
+  EXPECT_EQ(complete(*service, input(4200)).status().field(), "prompt") << "there is room again";
+}
+
+TEST(ByteBudget, SharesGrowAndShrink) {
+  ByteBudget budget(10);
+  {
+    ByteBudget::Share a(budget);
+    EXPECT_TRUE(a.resize(6));
+    ByteBudget::Share b(budget);
+    EXPECT_FALSE(b.resize(5));
+    EXPECT_TRUE(b.resize(4));
+    EXPECT_FALSE(a.resize(7));
+    EXPECT_EQ(budget.used(), 10U);
+    EXPECT_TRUE(a.resize(1));
+    EXPECT_TRUE(b.resize(9));
+    const ByteBudget::Share c(std::move(b));
+    EXPECT_EQ(budget.used(), 10U);
+  }
+  EXPECT_EQ(budget.used(), 0U);
 }
 
 }  // namespace

@@ -90,6 +90,27 @@ TEST(OpenAiRequest, NewerNameOfMaxTokensWins) {
   EXPECT_EQ(chat(R"("max_tokens": 5, "max_completion_tokens": 6)").options().max_tokens, 6);
 }
 
+TEST(OpenAiRequest, FieldsAreNamedAsTheClientDid) {
+  const auto name = [](const std::string& field, const OpenAiNames& names) {
+    const Status status = with_names(Status::invalid(field, field + " is 5"), names);
+    EXPECT_EQ(status.message(), status.field() + " is 5");
+    return status.field();
+  };
+  const OpenAiNames newer = chat(R"("max_completion_tokens": 6)").names;
+  EXPECT_EQ(name("max_tokens", newer), "max_completion_tokens");
+  const OpenAiNames older = chat(R"("max_tokens": 6)").names;
+  EXPECT_EQ(name("max_tokens", older), "max_tokens");
+  EXPECT_EQ(name("top_logprobs", older), "top_logprobs");
+  EXPECT_EQ(name("attention.prefill.block", older), "mobius.prefill.block");
+  EXPECT_EQ(name("prompt", older), "messages");
+  const OpenAiNames text = completion(R"({"prompt": "x"})").names;
+  EXPECT_EQ(name("top_logprobs", text), "logprobs");
+  EXPECT_EQ(name("prompt", text), "prompt");
+  EXPECT_EQ(name("prompt[3]", text), "prompt[3]");
+  EXPECT_EQ(name("attention.full_attention_last_layers", text),
+            "mobius.full_attention_last_layers");
+}
+
 TEST(OpenAiRequest, NegativeSeedKeepsItsBits) {
   EXPECT_EQ(chat(R"("seed": -1)").options().seed, UINT64_MAX);
 }

@@ -43,6 +43,13 @@ Finish make_finish(FinishReason reason = FinishReason::length) {
   return finish;
 }
 
+Json whole_answer(const AnswerHead& head, const std::vector<TokenDelta>& tokens,
+                  const Finish& finish) {
+  AnswerWriter writer(head);
+  for (const TokenDelta& token : tokens) writer.token(token);
+  return Json::parse(writer.finish(finish));
+}
+
 /// The JSON of each event; checks the framing.
 std::vector<std::string> events_of(std::string_view stream) {
   std::vector<std::string> events;
@@ -145,24 +152,47 @@ TEST(WholeAnswer, Chat) {
   Finish finish = make_finish(FinishReason::stop);
   finish.text = "!";
   finish.stop_sequence = "END";
-  const Json answer = Json::parse(whole_answer(
-      make_head(true, /*logprobs=*/true), {make_delta('a', "a"), make_delta('b', "b")}, finish));
+  const Json answer =
+      whole_answer(make_head(true, /*logprobs=*/true),
+                   {make_delta('a', "a"), make_delta(0xC3, ""), make_delta('b', "b")}, finish);
   EXPECT_EQ(answer["object"], "chat.completion");
   const Json choice = answer["choices"][0];
   EXPECT_EQ(choice["message"]["role"], "assistant");
   EXPECT_EQ(choice["message"]["content"], "ab!");
   EXPECT_EQ(choice["finish_reason"], "stop");
-  EXPECT_EQ(choice["logprobs"]["content"].size(), 2U);
+  const Json content = choice["logprobs"]["content"];
+  ASSERT_EQ(content.size(), 3U);
+  EXPECT_EQ(content[0]["token"], "a");
+  EXPECT_EQ(content[0]["logprob"], -0.5);
+  EXPECT_EQ(content[0]["top_logprobs"].size(), 2U);
+  EXPECT_EQ(content[1]["token"], "\ufffd");
+  EXPECT_EQ(content[1]["bytes"], Json::array({0xC3}));
   EXPECT_EQ(answer["usage"]["completion_tokens"], 2);
   EXPECT_EQ(answer["mobius"]["stop_sequence"], "END");
 }
 
 TEST(WholeAnswer, Completion) {
-  const Json answer =
-      Json::parse(whole_answer(make_head(false), {make_delta('a', "a")}, make_finish()));
+  const Json answer = whole_answer(make_head(false), {make_delta('a', "a\"\n")}, make_finish());
   EXPECT_EQ(answer["object"], "text_completion");
-  EXPECT_EQ(answer["choices"][0]["text"], "a");
+  EXPECT_EQ(answer["choices"][0]["text"], "a\"\n");
   EXPECT_TRUE(answer["choices"][0]["logprobs"].is_null());
+}
+
+TEST(WholeAnswer, CompletionLogprobsAreListsOfEqualLength) {
+  const Json answer =
+      whole_answer(make_head(false, /*logprobs=*/true),
+                   {make_delta('a', "\u00e9"), make_delta('b', "b")}, make_finish());
+  const Json lists = answer["choices"][0]["logprobs"];
+  EXPECT_EQ(lists["text_offset"], Json::array({0, 1}));
+  EXPECT_EQ(lists["token_logprobs"], Json::array({-0.5, -0.5}));
+  EXPECT_EQ(lists["tokens"], Json::array({"a", "b"}));
+  ASSERT_EQ(lists["top_logprobs"].size(), 2U);
+  EXPECT_EQ(lists["top_logprobs"][0], (Json{{"a", -0.5}, {"\ufffd", -1.5}}));
+}
+
+TEST(WholeAnswer, NoTokensNoLogprobs) {
+  const Json answer = whole_answer(make_head(true, /*logprobs=*/true), {}, make_finish());
+  EXPECT_EQ(answer["choices"][0]["logprobs"]["content"], Json::array());
 }
 
 TEST(HttpStatus, EveryCodeHasOne) {
