@@ -7,7 +7,7 @@ BUILD := build/$(PRESET)
 MODEL := models/cache/tiny
 SOURCES = $(shell git ls-files '*.h' '*.cc' '*.cu' '*.cuh')
 
-.PHONY: help build demo serve test lint format bench clean
+.PHONY: help configure server build demo serve test lint format bench clean
 
 help:
 	@echo "make demo               answer a question about a long document, start to end"
@@ -16,19 +16,25 @@ help:
 	@echo "make lint               formatting and static checks"
 	@echo "make bench              the benchmarks of this machine, results in tests/bench/results/"
 
-build:
+configure:
 	@docker/install-dependencies.sh build
 	@[ -f $(BUILD)/build.ninja ] || cmake --preset $(PRESET)
+
+# What a user runs: no tests, no benchmarks.
+server: configure
+	@cmake --build $(BUILD) -j $(JOBS) --target mobius mobius-make-checkpoint
+
+build: configure
 	@cmake --build $(BUILD) -j $(JOBS)
 
 # The stand-in model: random weights from a seed, in the shape of a small Llama.
-$(MODEL)/config.json: | build
+$(MODEL)/config.json: | server
 	@$(BUILD)/models/mobius-make-checkpoint --shape tiny --seed 1 --out $(MODEL)
 
-demo: build $(MODEL)/config.json
+demo: server $(MODEL)/config.json
 	@python3 tests/demo/demo.py --mobius $(BUILD)/server/mobius --config $(CONFIG)
 
-serve: build $(MODEL)/config.json
+serve: server $(MODEL)/config.json
 	@exec $(BUILD)/server/mobius --config $(CONFIG)
 
 test:
