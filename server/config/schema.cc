@@ -78,7 +78,7 @@ const auto kSchema = std::to_array<ConfigKey>({
     MOBIUS_INT(http.threads, 1, 256, "threads", "Threads of the HTTP front end."),
     MOBIUS_INT(http.max_connections, 1, 1000000, "connections",
                "Open connections; more are closed at once."),
-    MOBIUS_INT(http.max_header_bytes, 1024, 1048576, "bytes",
+    MOBIUS_INT(http.max_header_bytes, 1024, 61440, "bytes",
                "Header of a request; longer ones get 431."),
     MOBIUS_INT(http.max_body_bytes, 1024, std::int64_t{1} << 32, "bytes",
                "Body of a request; longer ones get 413."),

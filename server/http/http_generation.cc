@@ -21,7 +21,7 @@ namespace {
 /// Larger bodies are parsed elsewhere: at about 100 MB/s this is a few milliseconds.
 constexpr std::size_t kLargeBody = std::size_t{256} << 10U;
 /// Bytes of later requests that are read while this one is answered.
-constexpr std::size_t kMaxPipelined = std::size_t{64} << 10U;
+constexpr std::size_t kMaxPipelined = std::size_t{32} << 10U;
 
 std::string chunk_of(std::string_view data) {
   char size[20];

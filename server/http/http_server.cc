@@ -9,7 +9,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <future>
+#include <exception>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -65,7 +65,24 @@ struct HttpServer::Impl {
       }
       if (open >= static_cast<std::size_t>(context->options.max_connections))
         continue;  // closes it
-      start_http_session(context, std::move(socket));
+      try {
+        start_http_session(context, std::move(socket));
+      } catch (const std::exception& failure) {
+        // That connection is closed; others can still come.
+        log_event(LogLevel::error, "http_session_failed", {{"error", failure.what()}});
+      }
+    }
+  }
+
+  /// What a library throws inside an operation ends that operation's session, and nothing else.
+  void run() {
+    while (true) {
+      try {
+        io.run();
+        return;
+      } catch (const std::exception& failure) {
+        log_event(LogLevel::error, "http_session_failed", {{"error", failure.what()}});
+      }
     }
   }
 
@@ -84,7 +101,7 @@ HttpServer::HttpServer(const ServerConfig::Http& options, GenerationService& ser
   impl_->listen();
   asio::co_spawn(impl_->acceptor.get_executor(), impl_->accept(), asio::detached);
   for (std::int64_t i = 0; i < options.threads; ++i) {
-    impl_->threads.emplace_back([impl = impl_.get()] { impl->io.run(); });
+    impl_->threads.emplace_back([impl = impl_.get()] { impl->run(); });
   }
 }
 

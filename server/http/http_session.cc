@@ -232,6 +232,7 @@ HttpSession::Awaitable<bool> HttpSession::read_body(
     const int status = status_of_read_error(error, timed_out_, true);
     if (status == 408) co_await refuse(408, "the request's body did not arrive in time");
     if (status == 400) co_await refuse(400, "the body is not valid HTTP: " + error.message());
+    if (status == 431) co_await refuse(431, "a chunk's extension or the trailer is too long");
     if (status == 413) {
       co_await refuse(413, "the body is too long; at most " +
                                std::to_string(options.max_body_bytes) + " bytes are allowed");

@@ -85,7 +85,10 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
 
   std::shared_ptr<HttpContext> context_;
   boost::asio::ip::tcp::socket socket_;
-  boost::beast::flat_buffer buffer_;
+  /// What has been read and not parsed. Beast's parser reads on until a header or a trailer is
+  /// whole, and throws on a field of more than 64 KiB: neither fits.
+  static constexpr std::size_t kMaxBuffer = std::size_t{60} << 10U;
+  boost::beast::flat_buffer buffer_{kMaxBuffer};
 
   boost::asio::steady_timer deadline_;  // cancels the socket's operations when it expires
   std::uint64_t deadline_generation_ = 0;

@@ -114,6 +114,22 @@ def test_chunked_body_over_the_limit(start_server):
         assert read_response(connection)[0] == 413
 
 
+@pytest.mark.parametrize(
+    "end",
+    [b"0\r\nT: " + b"x" * 200000 + b"\r\n\r\n", b"0\r\n" + b"T: x\r\n" * 100000 + b"\r\n", b"1;" + b"x" * 200000],
+    ids=["one field", "many fields", "extension"],
+)
+def test_huge_trailers(server, end):
+    with server.raw() as connection:
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+        try:
+            connection.sendall(head + end)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        assert read_all(connection).split()[1:2] in ([], [b"431"], [b"400"])
+    assert server.get("/health")[0] == 200
+
+
 def test_one_byte_at_a_time(server):
     with server.raw() as connection:
         for byte in request_text():
