@@ -7,7 +7,7 @@ BUILD := build/$(PRESET)
 MODEL := models/cache/tiny
 SOURCES = $(shell git ls-files '*.h' '*.cc' '*.cu' '*.cuh')
 
-.PHONY: help configure server build demo serve test lint format bench clean
+.PHONY: help configure server build demo serve test check-format lint format bench clean
 
 help:
 	@echo "make demo               answer a question about a long document, start to end"
@@ -42,10 +42,12 @@ test:
 	@$(MAKE) --no-print-directory build
 	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
 
-lint:
-	@docker/install-dependencies.sh build lint
+check-format:
+	@docker/install-dependencies.sh lint
 	@clang-format-14 --dry-run -Werror $(SOURCES)
-	@$(MAKE) --no-print-directory build
+
+lint: check-format
+	@docker/install-dependencies.sh build
 	@tests/lint.sh $(BUILD)
 
 format:
