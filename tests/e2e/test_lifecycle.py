@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -229,6 +230,30 @@ def test_a_request_that_is_half_sent_is_answered(start_server):
     assert answer.startswith(b"HTTP/1.1 503")
     assert b"shutting down" in answer
     assert server.process.wait(timeout=START_SECONDS) == 0
+
+
+def test_stopping_while_large_bodies_are_parsed(start_server):
+    server = start_server(server__drain_seconds=0)
+    body = b'{"prompt": "' + b"y" * 6_000_000 + b'"}'
+    connections = [server.raw() for _ in range(4)]
+
+    def send(connection):
+        try:
+            connection.sendall(
+                f"POST {COMPLETIONS} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                + body
+            )
+        except OSError:
+            pass  # closed meanwhile
+
+    with ThreadPoolExecutor(len(connections)) as pool:
+        for connection in connections:
+            pool.submit(send, connection)
+        server.wait_until(lambda stats: stats["queued_bytes"] >= len(body))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=START_SECONDS) == 0
+    for connection in connections:
+        connection.close()
 
 
 def test_the_server_can_stop_itself(start_server):
