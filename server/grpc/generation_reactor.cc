@@ -121,12 +121,14 @@ void GenerationReactor::pump() {
 
 /// Under the lock. Makes the next event `message_` or `result_`, or both; false if there is none.
 bool GenerationReactor::next_message() {
-  if (events_.empty()) {
+  // Nobody reads a cancelled call: only its end matters. It may be in the stream already, which
+  // tells of new events only when it has none: all must be taken before we sleep.
+  const bool abandoned = abandoned_->load();
+  if (events_.empty() || abandoned) {
     std::vector<Event> taken = generation_.stream->take();
     std::move(taken.begin(), taken.end(), std::back_inserter(events_));
   }
-  // Nobody reads a cancelled call: only its end matters.
-  while (abandoned_->load() && !events_.empty() &&
+  while (abandoned && !events_.empty() &&
          !std::holds_alternative<mobius::Finish>(events_.front())) {
     events_.pop_front();
   }

@@ -1,8 +1,12 @@
 """mobius.v1 through reflection alone, as a client without generated code sees it."""
 
+import signal
+
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from server import START_SECONDS
 
 
 def text_of(messages):
@@ -200,9 +204,13 @@ def test_client_that_does_not_read_is_cut_off(start_server):
     with pytest.raises(grpc.RpcError) as error:
         list(call)
     assert error.value.code() == grpc.StatusCode.CANCELLED
-    server.wait_idle()
+    # Its generation has come to an end too, and holds up nothing.
+    server.wait_for_log("generation", lambda line: line["protocol"] == "grpc")
     assert len(list(client.generate(text="x", options={"max_tokens": 1}))) >= 1
     client.close()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=START_SECONDS) == 0
+    assert server.log_lines("stopped")[0]["drained"] == "yes"
 
 
 @pytest.mark.parametrize(
