@@ -7,8 +7,15 @@ target_compile_options(mobius_flags INTERFACE
   $<$<BOOL:${MOBIUS_WERROR}>:-Werror>)
 if(MOBIUS_SANITIZE)
   list(JOIN MOBIUS_SANITIZE "," _sanitizers)
-  target_compile_options(mobius_flags INTERFACE -fsanitize=${_sanitizers} -fno-omit-frame-pointer)
+  target_compile_options(mobius_flags INTERFACE
+    -fsanitize=${_sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(mobius_flags INTERFACE -fsanitize=${_sanitizers})
+endif()
+
+# What tests run with: any report ends the process, so that the test fails.
+if("thread" IN_LIST MOBIUS_SANITIZE)
+  set(MOBIUS_TEST_ENVIRONMENT
+    "TSAN_OPTIONS=halt_on_error=1,suppressions=${CMAKE_SOURCE_DIR}/tests/tsan.supp")
 endif()
 
 # mobius_library(name SOURCES a.cc b.cc [PUBLIC libs] [PRIVATE libs])
@@ -29,5 +36,10 @@ endfunction()
 function(mobius_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
   mobius_executable(${name} SOURCES ${ARG_SOURCES} LIBS ${ARG_LIBS} GTest::gtest_main GTest::gmock)
-  gtest_discover_tests(${name} TEST_PREFIX "${name}." DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 600)
+  set(properties TIMEOUT 600)
+  if(MOBIUS_TEST_ENVIRONMENT)
+    list(APPEND properties ENVIRONMENT "${MOBIUS_TEST_ENVIRONMENT}")
+  endif()
+  gtest_discover_tests(${name} TEST_PREFIX "${name}." DISCOVERY_MODE PRE_TEST
+    PROPERTIES ${properties})
 endfunction()
