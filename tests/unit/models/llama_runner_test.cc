@@ -3,10 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <fstream>
 #include <numeric>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -119,6 +121,63 @@ TEST_P(LlamaBits, CompanyChangesNothing) {
   for (std::size_t row = 0; row < 3; ++row) {
     expect_same_bits(std::span<const float>(logits).subspan(row * vocab, vocab),
                      std::span<const float>(alone[order[row]]).last(vocab));
+  }
+}
+
+TEST_P(LlamaBits, AnyBatchChangesNothing) {
+  struct Member {
+    std::vector<std::int32_t> tokens;
+    std::vector<float> alone;
+    Sequence sequence;
+  };
+  Fixture fixture;
+  LlamaRunner& runner = *fixture.runner;
+  const auto vocab = static_cast<std::size_t>(runner.config().vocab_size);
+  std::mt19937 random(6);
+  constexpr std::int32_t kMembers = 24;
+  constexpr std::int32_t kPages = 6;
+  std::vector<Member> members(kMembers);
+  for (std::int32_t i = 0; i < kMembers; ++i) {
+    Member& member = members[static_cast<std::size_t>(i)];
+    member.tokens = some_tokens(1 + random() % (kPages * 16), i);
+    Sequence single = sequence(kMembers * kPages, kPages);
+    member.alone = logits_of(runner, single, member.tokens, 512);
+    member.sequence = sequence(i * kPages, kPages);
+  }
+  // Continuous batching at random: from one row to hundreds, chunks beside single tokens.
+  struct Part {
+    const Member* member;
+    std::size_t first, rows;
+  };
+  std::vector<Member*> waiting;
+  for (Member& member : members) waiting.push_back(&member);
+  while (!waiting.empty()) {
+    std::shuffle(waiting.begin(), waiting.end(), random);
+    PackedStep step;
+    std::vector<Part> parts;
+    const std::size_t width = 1 + random() % waiting.size();
+    for (Member* member : std::span(waiting).first(width)) {
+      const auto first = static_cast<std::size_t>(member->sequence.cached);
+      const std::size_t wanted = random() % 4 == 0 ? 1 + random() % 20 : 1;
+      const std::size_t rows = std::min(wanted, member->tokens.size() - first);
+      step.add(member->sequence, std::span(member->tokens).subspan(first, rows));
+      parts.push_back({member, first, rows});
+    }
+    std::vector<std::int32_t> rows(static_cast<std::size_t>(step.rows()));
+    std::iota(rows.begin(), rows.end(), 0);
+    std::vector<float> logits(rows.size() * vocab);
+    runner.forward(step.view(rows), logits);
+    std::size_t row = 0;
+    for (const Part& part : parts) {
+      SCOPED_TRACE(testing::Message() << rows.size() << " rows, " << width << " sequences");
+      const std::size_t size = part.rows * vocab;
+      expect_same_bits(std::span(logits).subspan(row * vocab, size),
+                       std::span(part.member->alone).subspan(part.first * vocab, size));
+      row += part.rows;
+    }
+    std::erase_if(waiting, [](const Member* member) {
+      return static_cast<std::size_t>(member->sequence.cached) == member->tokens.size();
+    });
   }
 }
 
