@@ -40,6 +40,6 @@ function(mobius_test name)
   if(MOBIUS_TEST_ENVIRONMENT)
     list(APPEND properties ENVIRONMENT "${MOBIUS_TEST_ENVIRONMENT}")
   endif()
-  gtest_discover_tests(${name} TEST_PREFIX "${name}." DISCOVERY_MODE PRE_TEST
+  gtest_discover_tests(${name} TEST_PREFIX "${name}." NO_PRETTY_VALUES DISCOVERY_MODE PRE_TEST
     PROPERTIES ${properties})
 endfunction()
