@@ -37,7 +37,7 @@ using nlohmann::ordered_json;
 
 constexpr std::int32_t kPage = 128;
 constexpr std::int32_t kChunk = 512;
-constexpr std::int32_t kDecodeTokens = 12;
+constexpr std::int32_t kDecodeRounds = 12;
 const AttentionPolicy kFull = AttentionPolicy::full();
 const AttentionPolicy kMoba = AttentionPolicy::moba(512, 8);
 
@@ -164,11 +164,7 @@ class Report {
   void add(const std::string& name, double tokens, std::vector<double> seconds,
            std::optional<double> peer = std::nullopt, double bar = 1) {
     const double rate = tokens / median(seconds);
-    // Well below 1: something else was running, and the row says little.
-    const double share = (processor_seconds() - last_processor_) /
-                         (seconds_since(last_wall_) * static_cast<double>(threads_));
-    last_processor_ = processor_seconds();
-    last_wall_ = Clock::now();
+    const double share = take_processor_share();
     ordered_json row = {{"name", name},
                         {"tokens_per_second", rounded(rate)},
                         {"milliseconds", rounded(median(seconds) * 1e3)},
@@ -178,6 +174,10 @@ class Report {
                          rounded(tokens / *std::min_element(seconds.begin(), seconds.end()))}};
     std::printf("%-32s %9.2f tokens/s %10.1f ms  processors %3.0f%%", name.c_str(), rate,
                 median(seconds) * 1e3, share * 100);
+    if (!floor_.empty()) {
+      row["times_floor"] = rounded(median(seconds) / median(floor_));
+      std::printf("   %5.2fx reading the weights", median(seconds) / median(floor_));
+    }
     if (peer && has_peer_) {
       row["peer_tokens_per_second"] = *peer;
       row["times_peer"] = rounded(rate / *peer);
@@ -188,11 +188,29 @@ class Report {
     std::fflush(stdout);
     rows_.push_back(row);
   }
+  /// Decode steps are short and memory's speed drifts, above all on virtual machines: rows that are
+  /// to be compared are measured in turn and share what the processors did. `floor`: seconds that
+  /// reading the weights once took meanwhile.
+  void begin_interleaved(std::vector<double> floor) {
+    floor_ = std::move(floor);
+    shared_share_ = take_processor_share();
+  }
   const ordered_json& rows() const { return rows_; }
 
   static double rounded(double value) { return std::stod(format(value)); }
 
  private:
+  /// Processor time since the last row against what all threads could have had. Well below 1:
+  /// something else was running, and the row says little.
+  double take_processor_share() {
+    if (shared_share_) return *shared_share_;
+    const double share = (processor_seconds() - last_processor_) /
+                         (seconds_since(last_wall_) * static_cast<double>(threads_));
+    last_processor_ = processor_seconds();
+    last_wall_ = Clock::now();
+    return share;
+  }
+
   static std::string format(double value) {
     char text[32];
     std::snprintf(text, sizeof text, "%.5g", value);
@@ -202,6 +220,8 @@ class Report {
   bool has_peer_;
   double last_processor_ = processor_seconds();
   Clock::time_point last_wall_ = Clock::now();
+  std::optional<double> shared_share_;
+  std::vector<double> floor_;
   ordered_json rows_ = ordered_json::array();
 };
 
@@ -209,12 +229,6 @@ std::vector<double> repeat(int times, const auto& measure) {
   std::vector<double> seconds;
   for (int i = 0; i < times; ++i) seconds.push_back(measure());
   return seconds;
-}
-
-std::vector<double> decode(Bench& bench, std::int32_t context, const AttentionPolicy& policy) {
-  std::int32_t position = context;
-  bench.step(1, position++, policy);  // warm
-  return repeat(kDecodeTokens, [&] { return bench.step(1, position++, policy); });
 }
 
 std::vector<double> prefill(Bench& bench, std::int32_t tokens, std::int32_t context,
@@ -232,12 +246,9 @@ void measure_like_the_peer(Bench& bench, Report& report) {
   bench.step(kChunk, 0, kFull);  // warm
   report.add("prefill/full/512", 512, prefill(bench, 512, 0, kFull, 3), 144);
   report.add("prefill/full/2048", 2048, prefill(bench, 2048, 0, kFull, 1), 91);
-  report.add("decode/full/short", 1, decode(bench, 128, kFull), 13.2);
   bench.fill(8192);
   report.add("prefill/full/512_behind_8192", 512, prefill(bench, 512, 8192, kFull, 2), 20.5);
   report.add("prefill/moba/512_behind_8192", 512, prefill(bench, 512, 8192, kMoba, 3), 20.5, 4);
-  report.add("decode/full/behind_8192", 1, decode(bench, 8192, kFull), 7.5);
-  report.add("decode/moba/behind_8192", 1, decode(bench, 8192, kMoba), 7.5, 1.5);
 }
 
 void measure_contexts(Bench& bench, Report& report, std::int32_t longest) {
@@ -247,11 +258,41 @@ void measure_contexts(Bench& bench, Report& report, std::int32_t longest) {
     const std::int32_t before = context - kChunk;
     report.add("prefill/moba/last_512" + suffix, 512, prefill(bench, 512, before, kMoba, 1));
     report.add("prefill/full/last_512" + suffix, 512, prefill(bench, 512, before, kFull, 1));
-    // Decoding overwrites the first tokens of the page behind the context; which blocks later
-    // queries choose may depend on it, how many they read does not.
-    report.add("decode/moba" + suffix, 1, decode(bench, context, kMoba));
-    report.add("decode/full" + suffix, 1, decode(bench, context, kFull));
   }
+}
+
+/// One token of every kind in turn, again and again, beside the time that reading the weights
+/// takes.
+void measure_decode(Bench& bench, Report& report, std::int32_t longest, std::int32_t threads) {
+  struct Case {
+    std::string name;
+    std::int32_t context;
+    AttentionPolicy policy;
+    std::optional<double> peer;
+    double bar = 1;
+    std::vector<double> seconds;
+  };
+  std::vector<Case> cases = {{"decode/full/short", 128, kFull, 13.2, 1, {}}};
+  for (std::int32_t context = 4096; context <= longest; context *= 2) {
+    const bool like_peer = context == 8192;
+    const std::optional<double> peer = like_peer ? std::optional(7.5) : std::nullopt;
+    const std::string where = (like_peer ? "behind_" : "at_") + std::to_string(context);
+    cases.push_back({"decode/full/" + where, context, kFull, peer, 1, {}});
+    cases.push_back({"decode/moba/" + where, context, kMoba, peer, 1.5, {}});
+  }
+  bench.fill(longest);
+  const SafetensorsFile& file = bench.checkpoint().files().front();
+  const std::span<const std::byte> weights(file.data({}), file.bytes());
+  std::vector<double> floor;
+  for (std::int32_t round = 0; round < kDecodeRounds; ++round) {
+    floor.push_back(static_cast<double>(weights.size()) / read_bandwidth(weights, threads));
+    // Every round writes the same token behind each context, so that all rounds read as much.
+    for (Case& each : cases) {
+      each.seconds.push_back(bench.step(1, each.context, each.policy));
+    }
+  }
+  report.begin_interleaved(std::move(floor));
+  for (const Case& each : cases) report.add(each.name, 1, each.seconds, each.peer, each.bar);
 }
 
 ordered_json measure_limits(Bench& bench, std::int32_t threads) {
@@ -349,6 +390,7 @@ void run(const Arguments& arguments) {
                              config.intermediate_size == 8192 && config.vocab_size == 128256);
   measure_like_the_peer(bench, report);
   measure_contexts(bench, report, arguments.longest);
+  measure_decode(bench, report, arguments.longest, threads);
   document["peer"] = "llama.cpp, BF16, flash attention, two AVX-512 cores";
   document["results"] = report.rows();
   std::ofstream file(arguments.out);
