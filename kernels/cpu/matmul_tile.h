@@ -100,10 +100,11 @@ void pack_tile(const typename V::Element* x, std::int64_t stride, std::int64_t k
   }
 }
 
-/// Adds the chunk's sums of `rows` rows and four columns to the panel's totals.
-inline void add_sums(const MatmulPanel& panel, const float (*sums)[4], std::int64_t rows,
-                     std::int64_t row, std::int64_t column, std::int64_t start) {
-  for (std::int64_t r = 0; r < rows; ++r) {
+/// Adds the chunk's sums of R rows and four columns to the panel's totals.
+template <int R>
+void add_sums(const MatmulPanel& panel, const float (*sums)[4], std::int64_t row,
+              std::int64_t column, std::int64_t start) {
+  for (int r = 0; r < R; ++r) {
     float* total = panel.totals + (row + r) * kMatmulPanelColumns + column;
     for (int n = 0; n < 4; ++n) total[n] = start == 0 ? sums[r][n] : total[n] + sums[r][n];
   }
@@ -122,67 +123,71 @@ void add_tile(const MatmulPanel& panel, const typename V::Element* packed, std::
   }
   float sums[R][4];
   multiply_tile<V, R, kPrefetch>(packed, rows, k, ahead, sums);
-  add_sums(panel, sums, R, row, column, start);
+  add_sums<R>(panel, sums, row, column, start);
 }
 
 inline std::int64_t chunk_size(std::int64_t k, std::int64_t start) {
   return k - start < kMatmulChunk ? k - start : kMatmulChunk;
 }
 
-/// acc[r][n] = x rows r against one row of w: multiply_tile's arithmetic, one row of w at a time.
-template <class V, int R>
-void multiply_row(const typename V::Element* x, const typename V::Element* w, std::int64_t k,
-                  typename V::Sum (*acc)[4], std::int64_t n) {
-  typename V::Sum sum[R];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) sum[r] = V::zero();
+/// Sums of one row of x against one row of w: multiply_tile's arithmetic, one sum at a time.
+template <class V>
+typename V::Sum multiply_row(const typename V::Element* x, const typename V::Element* w,
+                             std::int64_t k) {
+  typename V::Sum sum = V::zero();
   std::int64_t i = 0;
-  for (; i + V::kStep <= k; i += V::kStep) {
-    const typename V::Operand b = V::load(w + i);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) sum[r] = V::dot(sum[r], V::load(x + r * V::kStep), b);
-    x += R * V::kStep;
-  }
-  if (i < k) {
-    const typename V::Operand b = V::load_first(w + i, k - i);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) sum[r] = V::dot(sum[r], V::load(x + r * V::kStep), b);
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) acc[r][n] = sum[r];
+  for (; i + V::kStep <= k; i += V::kStep) sum = V::dot(sum, V::load(x + i), V::load(w + i));
+  if (i < k) sum = V::dot(sum, V::load(x + i), V::load_first(w + i, k - i));
+  return sum;
 }
 
-/// Few rows: memory is the limit, so that w is read as it lies, one row after the other. (Four rows
+/// One row: memory is the limit, so that w is read as it lies, one row after the other. (Four rows
 /// side by side are four streams, and asking for them ahead of time makes it worse: 28 GB/s against
 /// 33 on two Zen 4 cores.)
+template <class V>
+void multiply_one_row(const MatmulPanel& panel) {
+  constexpr std::int64_t kGroup = 8;  // chunks whose sums are kept until four rows of w are through
+  const auto* w = static_cast<const typename V::Element*>(panel.w);
+  const auto* packed = static_cast<const typename V::Element*>(panel.packed);
+  for (std::int64_t first = 0; first < panel.k; first += kGroup * kMatmulChunk) {
+    const std::int64_t end = std::min(panel.k, first + kGroup * kMatmulChunk);
+    for (std::int64_t column = 0; column < panel.columns; column += 4) {
+      typename V::Sum acc[kGroup][4];
+      for (std::int64_t n = 0; n < 4; ++n) {
+        const std::int64_t row = std::min(column + n, panel.columns - 1);
+        for (std::int64_t start = first; start < end; start += kMatmulChunk) {
+          acc[(start - first) / kMatmulChunk][n] = multiply_row<V>(
+              packed + start, w + row * panel.k + start, chunk_size(panel.k, start));
+        }
+      }
+      for (std::int64_t start = first; start < end; start += kMatmulChunk) {
+        float sums[1][4];
+        const auto& chunk = acc[(start - first) / kMatmulChunk];
+        V::reduce(chunk[0], chunk[1], chunk[2], chunk[3], sums[0]);
+        add_sums<1>(panel, sums, 0, column, start);
+      }
+    }
+  }
+}
+
+/// How far ahead of their use weights are asked for, in bytes, where few rows read them: far enough
+/// to cover memory's latency, and past the page (4 KiB) at which the processor's prefetcher stops.
+constexpr std::int64_t kPrefetchBytes = 16384;
+
+/// Few rows: memory and the first-level cache are the limits, so that w is read in the order in
+/// which it lies, four rows at a time.
 template <class V, int R>
 void multiply_few_rows(const MatmulPanel& panel) {
-  constexpr std::int64_t kGroup = 8;  // chunks whose sums are kept until four rows of w are through
   const auto* x = static_cast<const typename V::Element*>(panel.x);
-  const auto* w = static_cast<const typename V::Element*>(panel.w);
   auto* packed = static_cast<typename V::Element*>(panel.packed);
   for (std::int64_t start = 0; start < panel.k; start += kMatmulChunk) {
     pack_tile<V, R>(x + start, panel.k, chunk_size(panel.k, start), packed + R * start);
   }
-  for (std::int64_t first = 0; first < panel.k; first += kGroup * kMatmulChunk) {
-    const std::int64_t end = std::min(panel.k, first + kGroup * kMatmulChunk);
-    for (std::int64_t column = 0; column < panel.columns; column += 4) {
-      typename V::Sum acc[kGroup][R][4];
-      for (std::int64_t n = 0; n < 4; ++n) {
-        const std::int64_t row = std::min(column + n, panel.columns - 1);
-        for (std::int64_t start = first; start < end; start += kMatmulChunk) {
-          multiply_row<V, R>(packed + R * start, w + row * panel.k + start,
-                             chunk_size(panel.k, start), acc[(start - first) / kMatmulChunk], n);
-        }
-      }
-      for (std::int64_t start = first; start < end; start += kMatmulChunk) {
-        float sums[R][4];
-        auto& chunk = acc[(start - first) / kMatmulChunk];
-        for (int r = 0; r < R; ++r) {
-          V::reduce(chunk[r][0], chunk[r][1], chunk[r][2], chunk[r][3], sums[r]);
-        }
-        add_sums(panel, sums, R, 0, column, start);
-      }
+  if constexpr (R == 1) return multiply_one_row<V>(panel);
+  for (std::int64_t column = 0; column < panel.columns; column += 4) {
+    for (std::int64_t start = 0; start < panel.k; start += kMatmulChunk) {
+      add_tile<V, R, true>(panel, packed + R * start, 0, column, start, chunk_size(panel.k, start),
+                           kPrefetchBytes);
     }
   }
 }
