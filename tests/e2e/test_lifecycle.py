@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -171,6 +172,17 @@ def test_sigterm_lets_running_requests_finish(start_server):
     assert server.process.wait(timeout=START_SECONDS) == 0
 
 
+def wait_until_refused(server):
+    """Returns once the server takes no new connections."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(server.http_address, timeout=1).close()
+        except OSError:
+            return
+    raise AssertionError("the server still accepts connections")
+
+
 def test_sigterm_refuses_new_requests_while_draining(start_server):
     server = start_server()
     idle = server.connect()
@@ -181,11 +193,7 @@ def test_sigterm_refuses_new_requests_while_draining(start_server):
     ) as response:
         response.readline()
         server.process.send_signal(signal.SIGTERM)
-        while True:
-            try:
-                socket.create_connection(server.http_address, timeout=1).close()
-            except OSError:
-                break
+        wait_until_refused(server)
         assert server.process.poll() is None
     assert server.process.wait(timeout=START_SECONDS) == 0
 
@@ -271,11 +279,7 @@ def test_second_signal_ends_at_once(start_server):
         response.readline()
         server.process.send_signal(signal.SIGTERM)
         # The first one has been taken once new connections are refused.
-        while True:
-            try:
-                socket.create_connection(server.http_address, timeout=1).close()
-            except OSError:
-                break
+        wait_until_refused(server)
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(timeout=START_SECONDS) == 128 + signal.SIGINT
 
