@@ -1,10 +1,10 @@
 #!/bin/sh
 # Installs what is missing of docker/dependencies.txt, and nothing if nothing is missing.
 #
-# usage: docker/install-dependencies.sh GROUP...     (build, test, lint)
+# usage: docker/install-dependencies.sh GROUP...     (build, test, quality, lint)
 #
-# `make`, CI and the Docker images all call this script. The test group also makes .venv with
-# tests/e2e/requirements.txt.
+# `make`, CI and the Docker images all call this script. Two groups also make a virtual environment:
+# test makes .venv with tests/e2e/requirements.txt, quality .venv-quality with tests/quality's.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -60,16 +60,18 @@ if [ -n "$missing" ]; then
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages
 fi
 
-# The virtual environment of the end-to-end tests; its stamp is a copy of what it was made from.
-case " $* " in
-  *" test "*)
-    requirements="$root/tests/e2e/requirements.txt"
-    stamp="$root/.venv/requirements.installed"
-    if ! cmp -s "$requirements" "$stamp"; then
-      echo "Making .venv for the end-to-end tests"
-      python3 -m venv --clear "$root/.venv"
-      "$root/.venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
-      cp "$requirements" "$stamp"
-    fi
-    ;;
-esac
+# make_venv FOLDER REQUIREMENTS: the folder's stamp is a copy of what it was made from.
+make_venv() {
+  cmp -s "$root/$2" "$root/$1/requirements.installed" && return
+  echo "Making $1 from $2"
+  python3 -m venv --clear "$root/$1"
+  "$root/$1/bin/pip" install --quiet --disable-pip-version-check -r "$root/$2"
+  cp "$root/$2" "$root/$1/requirements.installed"
+}
+
+for group in "$@"; do
+  case $group in
+    test) make_venv .venv tests/e2e/requirements.txt ;;
+    quality) make_venv .venv-quality tests/quality/requirements.txt ;;
+  esac
+done
