@@ -1,77 +1,38 @@
 #!/usr/bin/env python3
 """The main job, start to end: start the server, ask it about a long document, show the answer, stop it.
 
-Needs nothing but Python's standard library. Exits 1 if the server does not start, the request fails,
-or (with a trained model) the answer is wrong.
+Needs nothing but Python's standard library. Exits 1 if the server does not start, a request fails,
+or (with a trained model) an answer is wrong.
 """
 
 import argparse
-import http.client
 import json
 import pathlib
-import signal
-import subprocess
+import random
 import sys
-import tempfile
 import time
 
-from document import make_document
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path += [str(HERE.parent / "client"), str(HERE.parents[1] / "models" / "training")]
+
+import corpus  # noqa: E402
+from chat_client import ChatClient, ServerError  # noqa: E402
+from fit_length import LengthFitter  # noqa: E402
+from server_process import ServerProcess  # noqa: E402
+
+FACTS = 5  # that can be asked for; the corpus hides a few more
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mobius", required=True, help="the server binary")
     parser.add_argument("--config", default="configs/embedded.json")
-    parser.add_argument("--characters", type=int, default=50_000, help="length of the document")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--max-tokens", type=int, default=48)
+    parser.add_argument("--tokens", type=int, default=32_000, help="length of the document, about")
+    parser.add_argument("--questions", type=int, default=1, choices=range(1, FACTS + 1),
+                        help="how many to ask, one after the other in one conversation")
+    parser.add_argument("--seed", type=int, default=7, help="another seed, another document")
+    parser.add_argument("--max-tokens", type=int, default=48, help="longest answer")
     return parser.parse_args()
-
-
-class Server:
-    """The server as a child process on free ports; stopped on leaving the `with` block."""
-
-    def __init__(self, binary, config):
-        self.folder = tempfile.TemporaryDirectory(prefix="mobius-demo-")
-        self.ports_file = pathlib.Path(self.folder.name) / "ports.json"
-        self.log_path = pathlib.Path(self.folder.name) / "server.log"
-        self.command = [binary, "--config", config, "--http.port", "0", "--grpc.port", "0",
-                        "--server.port_file", str(self.ports_file)]
-
-    def __enter__(self):
-        self.log = open(self.log_path, "wb")
-        self.process = subprocess.Popen(self.command, stdout=self.log, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 120
-        while not self.ports_file.exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                sys.exit(f"demo: the server did not start:\n{self.log_path.read_text(errors='replace')}")
-            time.sleep(0.05)
-        self.address = json.loads(self.ports_file.read_text())["http"]
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self.log.close()
-
-
-def server_sent_events(response):
-    """The JSON of each event up to [DONE]; comment lines keep the connection alive and are skipped."""
-    for line in response:
-        if line.startswith(b"data: "):
-            data = line[len(b"data: "):].strip()
-            if data == b"[DONE]":
-                return
-            yield json.loads(data)
 
 
 def show_progress(done, total, started):
@@ -84,84 +45,103 @@ def show_progress(done, total, started):
         print(f"{text} in {time.monotonic() - started:.1f} s")
 
 
-def ask(address, model, prompt, max_tokens):
-    """Streams one chat answer to the terminal; returns its text and the server's closing numbers."""
-    body = {
-        "model": model,
-        "messages": [{"role": "user", "content": prompt}],
-        "max_tokens": max_tokens,
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "mobius": {"progress": True},
-    }
-    connection = http.client.HTTPConnection(address, timeout=600)
+def ask(client, model, messages, max_tokens):
+    """Streams one answer to the terminal."""
     started = time.monotonic()
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    if response.status != 200:
-        sys.exit(f"demo: HTTP {response.status}: {response.read().decode(errors='replace')}")
-    answer, closing = "", {}
-    for event in server_sent_events(response):
-        if "error" in event:
-            sys.exit(f"demo: the answer broke off: {event['error']['message']}")
-        extension = event.get("mobius") or {}
-        if "progress" in extension:
-            show_progress(extension["progress"]["done"], extension["progress"]["total"], started)
-        for choice in event["choices"]:
-            text = choice["delta"].get("content") or ""
-            if text and not answer:
-                print("\nAnswer: ", end="")
-            answer += text
-            print(text.translate({code: " " for code in range(32)}), end="", flush=True)
-        if event.get("usage"):
-            closing = event
-    connection.close()
+    begun = False
+
+    def show_text(text):
+        nonlocal begun
+        if not begun:
+            print("Answer:   ", end="")
+            begun = True
+        # A random model writes control characters too.
+        print(text.translate({code: " " for code in range(32)}), end="", flush=True)
+
+    answer = client.chat(messages, on_text=show_text,
+                         on_progress=lambda p: show_progress(p["done"], p["total"], started),
+                         model=model, max_tokens=max_tokens, temperature=0,
+                         mobius={"progress": True})
     print()
-    return answer, closing
+    return answer
+
+
+def fit_document(client, model, seed, tokens):
+    """A document of about `tokens` tokens of this model, and questions about it."""
+
+    def count_tokens(text):
+        answer = client.chat([{"role": "user", "content": text}], model=model, max_tokens=1)
+        return answer.usage["prompt_tokens"]
+
+    def make(characters):
+        return corpus.make_dialogue("single", random.Random(seed), "eval", characters, turns=FACTS)
+
+    return LengthFitter(count_tokens).fit(make, tokens).dialogue
 
 
 def share(reads):
     return f"{100 * reads['read'] / reads['total']:.1f} %" if reads["total"] else "none"
 
 
+def show_numbers(answer):
+    usage, extension = answer.usage, answer.mobius
+    cached = usage["prompt_tokens_details"]["cached_tokens"]
+    decode_seconds = (extension["total_ms"] - extension["ttft_ms"]) / 1000
+    decoded = usage["completion_tokens"] - 1
+    print(f"\n  prompt tokens            {usage['prompt_tokens']:,}"
+          + (f", {cached:,} of them from the cache" if cached else ""))
+    print(f"  answer tokens            {usage['completion_tokens']:,}")
+    print(f"  time to first token      {extension['ttft_ms'] / 1000:.2f} s"
+          f"  ({(usage['prompt_tokens'] - cached) / extension['ttft_ms'] * 1000:,.0f} prompt tokens/s)")
+    if decoded > 0 and decode_seconds > 0:
+        print(f"  decode                   {decoded / decode_seconds:,.0f} tokens/s")
+    print(f"  KV blocks read, prefill  {share(extension['prefill_blocks'])} of full attention's")
+    print(f"  KV blocks read, decode   {share(extension['decode_blocks'])} of full attention's\n")
+
+
+def converse(arguments, client):
+    """Asks the questions and shows what comes. Returns the wrong answers: (turn, text)."""
+    model = client.model()["id"]
+    dialogue = fit_document(client, model, arguments.seed, arguments.tokens)
+    print(f"Model:    {model}")
+    print(f"Document: {len(dialogue.document):,} characters of prose with facts hidden in it")
+    messages, wrong = [], []
+    for index, turn in enumerate(dialogue.turns[:arguments.questions]):
+        print(f"Question: {turn.question}")
+        content = dialogue.first_message() if index == 0 else turn.question
+        messages.append({"role": "user", "content": content})
+        answer = ask(client, model, messages, arguments.max_tokens)
+        messages.append({"role": "assistant", "content": answer.text})
+        show_numbers(answer)
+        if corpus.grade(turn, answer.text) < 1:
+            wrong.append((turn, answer.text))
+    return wrong
+
+
 def main():
     arguments = parse_arguments()
+    started = time.monotonic()
     model_folder = pathlib.Path(json.loads(pathlib.Path(arguments.config).read_text())["model"]["path"])
     stand_in = model_folder.parts[-2:] == ("cache", "tiny")
-    document = make_document(arguments.characters, arguments.seed)
-    prompt = f"{document.text}\n\n{document.question}"
     if stand_in:
         print("NOTE: this runs on a stand-in model: random weights in the shape of a small Llama. It shows the\n"
               "      whole path from socket to token; what it answers means nothing.\n")
-    with Server(arguments.mobius, arguments.config) as server:
-        connection = http.client.HTTPConnection(server.address, timeout=30)
-        connection.request("GET", "/v1/models")
-        model = json.loads(connection.getresponse().read())["data"][0]["id"]
-        connection.close()
-        print(f"Model:    {model}")
-        print(f"Document: {len(document.text):,} characters; it says: \"...{document.answer}...\"")
-        print(f"Question: {document.question}")
-        answer, closing = ask(server.address, model, prompt, arguments.max_tokens)
-    usage, extension = closing["usage"], closing["mobius"]
-    decode_seconds = (extension["total_ms"] - extension["ttft_ms"]) / 1000
-    decoded = usage["completion_tokens"] - 1
-    print(f"\nPrompt tokens            {usage['prompt_tokens']:,}")
-    print(f"Answer tokens            {usage['completion_tokens']:,}")
-    print(f"Time to first token      {extension['ttft_ms'] / 1000:.2f} s"
-          f"  ({usage['prompt_tokens'] / extension['ttft_ms'] * 1000:,.0f} prompt tokens/s)")
-    if decoded > 0 and decode_seconds > 0:
-        print(f"Decode                   {decoded / decode_seconds:,.0f} tokens/s")
-    print(f"KV blocks read, prefill  {share(extension['prefill_blocks'])} of full attention's")
-    print(f"KV blocks read, decode   {share(extension['decode_blocks'])} of full attention's")
+    with ServerProcess(arguments.mobius, arguments.config) as server:
+        wrong = converse(arguments, ChatClient(server.address))
+    print(f"From start to stop: {time.monotonic() - started:.1f} s")
     if stand_in:
         return 0
-    if document.answer not in answer:
-        print(f"\nWRONG: the answer does not contain {document.answer!r}.", file=sys.stderr)
+    for turn, text in wrong:
+        print(f"\nWRONG: asked {turn.question!r}, the answer {text!r} does not contain "
+              f"{turn.expect[0]!r}.", file=sys.stderr)
+    if wrong:
         return 1
-    print("\nRight: the answer contains the hidden fact.")
+    print("Right: what was hidden in the document is in the answer.")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (ServerError, RuntimeError, OSError) as error:
+        sys.exit(f"demo: {error}")
