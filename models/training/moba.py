@@ -91,6 +91,9 @@ def masked_attention(q, k, v, mask):
 @functools.cache
 def _flex():
     from torch.nn.attention.flex_attention import flex_attention
+    # One version for every length and for training and evaluation; past the limit it would silently run unfused.
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     return torch.compile(flex_attention, dynamic=False)
 
 
