@@ -62,7 +62,7 @@ def train_tokenizer(vocab_size, seed, characters):
     first = len(vocab)
     assert first + len(SPECIALS) == vocab_size
     spec["model"] = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-                     "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+                     "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": True,
                      "vocab": vocab, "merges": merges}
     spec["added_tokens"] = [{"id": first + i, "content": name, "single_word": False, "lstrip": False, "rstrip": False,
                              "normalized": False, "special": True} for i, name in enumerate(SPECIALS)]

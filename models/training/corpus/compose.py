@@ -77,10 +77,10 @@ _WEIGHTS = {"single": 8, "multi_key": 5, "multi_value": 3, "multi_query": 3, "va
 
 
 def training_dialogue(rng, characters):
-    """A document with many facts of all tasks and about one question for every 250 characters, in random order."""
+    """A document with facts of all tasks, crowded or far between, and the questions in random order."""
     world = World(rng, "train")
     sentences, asked = [], []
-    many = max(3, min(40, round(characters / rng.choice((150, 250, 400)))))
+    many = max(3, min(150, round(characters / rng.choice((150, 250, 400, 2500)))))
     names = list(_WEIGHTS)
     # Some documents are about one task alone: that is what evaluation and users have.
     only = rng.choice(names) if rng.random() < 0.3 else None
@@ -97,8 +97,9 @@ def training_dialogue(rng, characters):
     rng.shuffle(asked)
     length = sum(len(s) for _, s in sentences) + sum(len(t.question) + len(t.answer) + 30 for t in asked)
     placed = _place(rng, _hay(rng, "train", max(100, characters - length)), sentences)
-    if rng.random() < 0.25:
-        asked.insert(rng.randrange(len(asked) + 1), edge(rng, rng.choice(EDGE_TASKS), placed))
+    for task in EDGE_TASKS:
+        if rng.random() < 0.3:
+            asked.insert(rng.randrange(len(asked) + 1), edge(rng, task, placed))
     return Dialogue("mixed", "\n\n".join(paragraphs(rng, placed)), asked)
 
 
