@@ -1,0 +1,190 @@
+#pragma once
+
+// Attention of work items (work.cuh): one persistent kernel for dense prefill, current blocks and
+// gathered queries. After FlashAttention-3: a producer warpgroup that only moves data, two consumer
+// warpgroups of 64 rows that take turns at the tensor cores, the softmax of one tile under the
+// products of the next, probabilities in registers.
+
+#include <cuda.h>
+
+#include "kernels/cuda/hopper/wgmma.cuh"
+#include "kernels/cuda/hopper/work.cuh"
+
+namespace mobius::hopper {
+
+struct AttendParams {
+  const std::uint16_t* q;     ///< [rows, q_heads, d] bf16
+  std::uint16_t* out;         ///< [rows, q_heads, d] bf16
+  std::uint16_t* partial;     ///< [pairs, slots, d] bf16
+  float* partial_lse;         ///< [pairs, slots], base 2
+  const std::uint32_t* list;  ///< inverse index: pair * slots + slot
+  const WorkItem* contiguous;
+  const WorkItem* listed;
+  PassTotals* totals;
+  const std::int32_t* page_table;
+  std::int32_t table_stride;
+  std::int32_t q_heads, kv_heads, page_tokens;
+  std::int32_t box_rows;    ///< keys per copy, 64 or 128
+  std::int32_t first_row;   ///< of the pass; pair 0 is its first head there
+  std::int32_t first_head;  ///< first query head of the pass
+  std::int32_t pass_heads;  ///< query heads of the pass
+  std::int32_t slots;
+  float scale_log2;  ///< log2(e) / sqrt(d)
+};
+
+template <int kDim>
+struct AttendShared {
+  static constexpr int kStages = 2;
+  alignas(1024) std::uint8_t q[2][kTileRows * kDim * 2];
+  alignas(1024) std::uint8_t k[kStages][kTileKeys * kDim * 2];
+  alignas(1024) std::uint8_t v[kStages][kTileKeys * kDim * 2];
+  std::uint32_t target[2][kTileRows];  ///< where a row's result goes, in vectors of d
+  WorkItem item[2];
+  std::uint64_t item_full[2], item_empty[2], q_full[2];
+  std::uint64_t k_full[kStages], k_empty[kStages], v_full[kStages], v_empty[kStages];
+};
+
+constexpr int kProducerRegisters = 40;
+constexpr int kConsumerRegisters = 232;
+constexpr int kQueryLoaders = 64;
+constexpr int kAttendThreads = 384;
+
+/// Position in a ring of kDepth buffers.
+template <int kDepth>
+struct Ring {
+  int index = 0;
+  std::uint32_t phase = 0;
+  __device__ __forceinline__ void next() {
+    if (++index == kDepth) {
+      index = 0;
+      phase ^= 1;
+    }
+  }
+};
+
+/// One lane: hands items to the block, in the order of the list, longest first.
+template <int kDim>
+__device__ __forceinline__ void schedule(const AttendParams& p, AttendShared<kDim>& s) {
+  const int contiguous = p.totals->contiguous_items;
+  const int items = contiguous + p.totals->listed_items;
+  Ring<2> ring;
+  while (true) {
+    const int next = atomicAdd(&p.totals->next_item, 1);
+    WorkItem item{};
+    if (next < items) item = next < contiguous ? p.contiguous[next] : p.listed[next - contiguous];
+    barrier_wait(&s.item_empty[ring.index], ring.phase ^ 1);
+    s.item[ring.index] = item;
+    barrier_arrive(&s.item_full[ring.index]);
+    if (item.count == 0) return;
+    ring.next();
+  }
+}
+
+/// One warp: keys and values, last tile first, so that what needs a mask comes first.
+template <int kDim>
+__device__ __forceinline__ void load_keys(const AttendParams& p, AttendShared<kDim>& s,
+                                          const CUtensorMap* k_map, const CUtensorMap* v_map) {
+  const int lane = static_cast<int>(threadIdx.x & 31);
+  const int group = p.q_heads / p.kv_heads;
+  Ring<2> ring;
+  Ring<AttendShared<kDim>::kStages> stage;
+  while (true) {
+    barrier_wait(&s.item_full[ring.index], ring.phase);
+    const WorkItem item = s.item[ring.index];
+    if (item.count == 0) return;
+    const std::int32_t* pages =
+        p.page_table + static_cast<std::int64_t>(item.table_row) * p.table_stride;
+    const int kv_head = item.destination == Destination::listed ? item.head : item.head / group;
+    const int first_unit = item.keys_begin / kHalfKeys;
+    const int last_unit = (item.keys_end - 1) / kHalfKeys;
+    int rows = 0;
+    int window = 0x7FFFFFFF;  // lane i holds the row of unit window + i
+    for (int unit = first_unit + ((last_unit - first_unit) & ~1); unit >= first_unit; unit -= 2) {
+      if (unit < window) {
+        window = unit - 30 > first_unit ? unit - 30 : first_unit;
+        int mine = window + lane;
+        mine = mine < last_unit ? mine : last_unit;
+        const int token = mine * kHalfKeys;
+        rows = (pages[token / p.page_tokens] * p.kv_heads + kv_head) * p.page_tokens +
+               token % p.page_tokens;
+      }
+      const int row0 = __shfl_sync(0xFFFFFFFFu, rows, unit - window);
+      const int row1 = __shfl_sync(0xFFFFFFFFu, rows, unit + 1 - window);
+      if (lane == 0) {
+        // Boxes of 128 keys where pages are multiples of that, else a tile is two boxes.
+        const bool whole = p.box_rows == kTileKeys;
+        const auto load = [&](std::uint8_t* tile, const CUtensorMap* map, std::uint64_t* full) {
+          barrier_expect(full, kTileKeys * kDim * 2);
+          for (int half = 0; half < kDim / 64; ++half) {
+            std::uint8_t* dst = tile + half * kTileKeys * 128;
+            tma_load(dst, map, half * 64, row0, full);
+            if (!whole) tma_load(dst + kHalfKeys * 128, map, half * 64, row1, full);
+          }
+        };
+        barrier_wait(&s.k_empty[stage.index], stage.phase ^ 1);
+        load(s.k[stage.index], k_map, &s.k_full[stage.index]);
+        barrier_wait(&s.v_empty[stage.index], stage.phase ^ 1);
+        load(s.v[stage.index], v_map, &s.v_full[stage.index]);
+      }
+      stage.next();
+      __syncwarp();
+    }
+    ring.next();
+  }
+}
+
+/// Two warps: query rows of the next item, and where their results go.
+template <int kDim>
+__device__ __forceinline__ void load_queries(const AttendParams& p, AttendShared<kDim>& s) {
+  constexpr int kChunks = kDim / 8;          // of 16 bytes in a row
+  constexpr int kRowsAtOnce = 32 / kChunks;  // rows per warp instruction
+  const int lane = static_cast<int>(threadIdx.x & 31);
+  const int warp_row = (static_cast<int>(threadIdx.x >> 5) & 1) * 64;
+  Ring<2> ring;
+  while (true) {
+    barrier_wait(&s.item_full[ring.index], ring.phase);
+    const WorkItem item = s.item[ring.index];
+    if (item.count == 0) return;
+    const std::uint32_t tile = smem_address(s.q[ring.index]);
+#pragma unroll
+    for (int part = 0; part < 2; ++part) {
+      const int mine = warp_row + part * 32 + lane;
+      std::uint32_t source = 0;
+      if (mine < item.count) {
+        std::uint32_t target;
+        if (item.destination == Destination::listed) {
+          target = p.list[item.first + mine];
+          const std::uint32_t pair = target / static_cast<std::uint32_t>(p.slots);
+          const std::uint32_t row = pair / static_cast<std::uint32_t>(p.pass_heads);
+          source = (row + p.first_row) * p.q_heads + (pair - row * p.pass_heads) + p.first_head;
+        } else {
+          const std::uint32_t row = item.first + mine;
+          source = row * p.q_heads + item.head;
+          target =
+              item.destination == Destination::output
+                  ? source
+                  : ((row - p.first_row) * p.pass_heads + (item.head - p.first_head)) * p.slots +
+                        (p.slots - 1);
+        }
+        s.target[ring.index][mine] = target;
+      }
+#pragma unroll 4
+      for (int i = 0; i < 32; i += kRowsAtOnce) {
+        const int from = i + lane / kChunks;
+        const int row = warp_row + part * 32 + from;
+        const std::uint32_t vector = __shfl_sync(0xFFFFFFFFu, source, from);
+        if (row < item.count) {
+          const int chunk = lane % kChunks;
+          copy_async_16(tile + swizzled(row, chunk, kTileRows),
+                        p.q + static_cast<std::int64_t>(vector) * kDim + chunk * 8);
+        }
+      }
+    }
+    copy_async_commit();
+    copy_async_wait<0>();
+    fence_async_proxy();
+    barrier_arrive(&s.q_full[ring.index]);
+    ring.next();
+  }
+}
+}  // namespace mobius::hopper

@@ -1,0 +1,16 @@
+#include "kernels/cuda/hopper/attend.h"
+#include "kernels/cuda/hopper/attend_consumer.cuh"
+
+namespace mobius::hopper {
+
+cudaError_t launch_attend_d128(const AttendParams& params, const CUtensorMap& keys,
+                               const CUtensorMap& values, int blocks, cudaStream_t stream) {
+  constexpr int kBytes = sizeof(AttendShared<128>) + 1024;
+  const cudaError_t error =
+      cudaFuncSetAttribute(attend_kernel<128>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  if (error != cudaSuccess) return error;
+  attend_kernel<128><<<blocks, kAttendThreads, kBytes, stream>>>(params, keys, values);
+  return cudaGetLastError();
+}
+
+}  // namespace mobius::hopper

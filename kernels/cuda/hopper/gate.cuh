@@ -1,0 +1,224 @@
+#pragma once
+
+// Gating: the scores of a tile of pairs against all candidate centroids, 128 at a time on the
+// tensor cores, kept only as each row's best so far (top_list.cuh). One warp streams centroids
+// through shared memory; each warpgroup owns 64 pairs.
+
+#include "kernels/cuda/hopper/gate.h"
+#include "kernels/cuda/hopper/gate_tile.cuh"
+#include "kernels/cuda/hopper/top_list.cuh"
+#include "kernels/cuda/hopper/wgmma.cuh"
+
+namespace mobius::hopper {
+
+constexpr int kGateColumns = 128;  ///< centroids per step
+constexpr int kGateStages = 3;
+
+template <int kDim, int kGroups>
+struct GateShared {
+  alignas(1024) std::uint8_t q[kGroups * 64 * kDim * 2];
+  alignas(1024) std::uint8_t c[kGateStages][kGateColumns * kDim * 2];
+  std::uint64_t full[kGateStages], empty[kGateStages];
+};
+
+/// Offers one step's scores. The vote on eight columns at a time makes the common case, nothing
+/// good enough in the whole warp, cheap.
+template <int kEntries>
+__device__ __forceinline__ void offer_scores(const float (&scores)[64],
+                                             TopList<kEntries> (&best)[2], int first_id) {
+  constexpr int kSpan = 4;  // groups of eight columns per vote
+  const int lane_id = first_id + 2 * static_cast<int>(threadIdx.x & 3);
+#pragma unroll
+  for (int j = 0; j < 16; j += kSpan) {
+    float top0 = scores[4 * j];
+    float top1 = scores[4 * j + 2];
+#pragma unroll
+    for (int i = 0; i < kSpan; ++i) {
+      const float* s = scores + 4 * (j + i);
+      top0 = fmaxf(top0, fmaxf(s[0], s[1]));
+      top1 = fmaxf(top1, fmaxf(s[2], s[3]));
+    }
+    if (__any_sync(0xFFFFFFFFu, top0 > best[0].worst || top1 > best[1].worst)) {
+      float s[4 * kSpan];
+#pragma unroll
+      for (int i = 0; i < 4 * kSpan; ++i) s[i] = scores[4 * j + i];
+        // Rolled, the values moving down, so that the code of offer() exists few times.
+#pragma unroll 1
+      for (int i = 0; i < kSpan; ++i) {
+        best[0].offer(s[0], s[1], lane_id + 8 * (j + i));
+        best[1].offer(s[2], s[3], lane_id + 8 * (j + i));
+#pragma unroll
+        for (int k = 0; k + 4 < 4 * kSpan; ++k) s[k] = s[k + 4];
+      }
+    }
+  }
+}
+
+template <int kEntries>
+__device__ __forceinline__ void write_choice(const GateParams& p, const GateTile& tile,
+                                             const TopList<kEntries>& best, int index) {
+  const int lane = static_cast<int>(threadIdx.x & 31);
+  const int history = p.pass.slots - 1;
+  const bool valid = tile.valid(p.pass, index);
+  const std::int64_t pair = valid ? tile.pair(p.pass, index) : 0;
+  const int first = tile.kv_head * p.pass.block_stride + tile.plan.block_begin;
+  int held = 0;
+#pragma unroll
+  for (int e = 0; e < kEntries; ++e) {
+    const int rank = best.rank(best.tag[e]);
+    const int id = best.tag[e] / 64 - 1;
+    if (valid && id >= 0) {
+      const int entry = first + id;
+      p.arrays.chosen[pair * history + rank] = entry;
+      p.arrays.place[pair * history + rank] = atomicAdd(&p.arrays.counts[entry], 1);
+      ++held;
+    }
+  }
+  held += __shfl_xor_sync(0xFFFFFFFFu, held, 1);
+  held += __shfl_xor_sync(0xFFFFFFFFu, held, 2);
+  if (valid) {
+    // Only where scores were NaN or this slice's top_k is below the pass's.
+    for (int rank = held + lane % 4; rank < history; rank += 4) {
+      p.arrays.chosen[pair * history + rank] = -1;
+      p.arrays.partial_lse[pair * p.pass.slots + rank] = -INFINITY;
+    }
+  }
+}
+
+template <int kDim, int kGroups, int kEntries>
+__global__ void __launch_bounds__(kGroups * 128 + 32, 1)
+    gate_kernel(const __grid_constant__ GateParams p, const __grid_constant__ CUtensorMap map) {
+  constexpr int kRows = kGroups * 64;
+  extern __shared__ std::uint8_t raw[];
+  auto& s = *reinterpret_cast<GateShared<kDim, kGroups>*>(
+      (reinterpret_cast<std::uintptr_t>(raw) + 1023) & ~std::uintptr_t{1023});
+  GateTile tile;
+  if (!find_gate_tile(p.pass, p.arrays.plans, *p.arrays.totals, static_cast<int>(blockIdx.x),
+                      tile)) {
+    return;
+  }
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kGateStages; ++i) {
+      barrier_init(&s.full[i], 1);
+      barrier_init(&s.empty[i], kGroups * 4);
+    }
+    barrier_init_fence();
+  }
+  __syncthreads();
+  const int last_position = min(tile.position(p.pass, kRows - 1), tile.plan.position_end - 1);
+  const int most = last_position / tile.plan.block;  // candidates of the last row
+  const int least = tile.position(p.pass, 0) / tile.plan.block;
+  const int steps = (most + kGateColumns - 1) / kGateColumns;
+  const int warp = static_cast<int>(threadIdx.x / 32);
+  const int lane = static_cast<int>(threadIdx.x & 31);
+
+  if (warp == kGroups * 4) {
+    if (lane != 0) return;
+    const int first =
+        (p.pass.first_kv_head + tile.kv_head) * p.pass.block_stride + tile.plan.block_begin;
+    int stage = 0;
+    std::uint32_t phase = 0;
+    for (int step = 0; step < steps; ++step) {
+      barrier_wait(&s.empty[stage], phase ^ 1);
+      barrier_expect(&s.full[stage], kGateColumns * kDim * 2);
+      for (int half = 0; half < kDim / 64; ++half) {
+        tma_load(s.c[stage] + half * kGateColumns * 128, &map, half * 64,
+                 first + step * kGateColumns, &s.full[stage]);
+      }
+      if (++stage == kGateStages) {
+        stage = 0;
+        phase ^= 1;
+      }
+    }
+    return;
+  }
+
+  const int group = warp / 4;
+  constexpr int kChunks = kDim / 8;
+  for (int i = static_cast<int>(threadIdx.x & 127); i < 64 * kChunks; i += 128) {
+    const int row = group * 64 + i / kChunks;
+    const int chunk = i % kChunks;
+    if (tile.valid(p.pass, row)) {
+      const std::int64_t vector = static_cast<std::int64_t>(tile.row(p.pass, row)) * p.q_heads +
+                                  p.pass.first_kv_head * p.pass.group + tile.head(p.pass, row);
+      copy_async_16(smem_address(s.q) + swizzled(row, chunk, kRows),
+                    p.q + vector * kDim + chunk * 8);
+    }
+  }
+  copy_async_commit();
+  const int row0 = warp * 16 + lane / 4;
+  TopList<kEntries> best[2];
+  int candidates[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    best[r].clear(tile.plan.top_k - 1);
+    const int row = row0 + 8 * r;
+    candidates[r] = tile.valid(p.pass, row) ? tile.position(p.pass, row) / tile.plan.block : 0;
+  }
+  copy_async_wait<0>();
+  fence_async_proxy();
+  named_sync(1 + group, 128);
+
+  const std::uint64_t a = descriptor_rows(s.q + group * 64 * 128);
+  int stage = 0;
+  std::uint32_t phase = 0;
+#pragma unroll 1
+  for (int step = 0; step < steps; ++step) {
+    float scores[64];
+    barrier_wait(&s.full[stage], phase);
+    const std::uint64_t b = descriptor_rows(s.c[stage]);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < kDim / 16; ++k) {
+      mma_ss_n128(scores, a + (k / 4) * (kRows * 128 >> 4) + (k % 4) * 2,
+                  b + (k / 4) * (kGateColumns * 128 >> 4) + (k % 4) * 2, k > 0);
+    }
+    wgmma_commit();
+    wgmma_wait<0>();
+    pin(scores);
+    if (lane == 0) barrier_arrive(&s.empty[stage]);
+    if (++stage == kGateStages) {
+      stage = 0;
+      phase ^= 1;
+    }
+    const int first_id = step * kGateColumns;
+    if (first_id + kGateColumns > least || !tile.valid(p.pass, kRows - 1)) {
+      const int column = first_id + 2 * (lane & 3);
+#pragma unroll
+      for (int i = 0; i < 64; ++i) {
+        if (column + 8 * (i / 4) + i % 2 >= candidates[(i / 2) % 2]) scores[i] = -INFINITY;
+      }
+    }
+    offer_scores(scores, best, first_id);
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) write_choice(p, tile, best[r], row0 + 8 * r);
+}
+
+template <int kDim, int kGroups, int kEntries>
+cudaError_t launch_gate_kernel(const GateParams& params, const CUtensorMap& centroids,
+                               int max_gate_tiles, cudaStream_t stream) {
+  constexpr int kBytes = sizeof(GateShared<kDim, kGroups>) + 1024;
+  const auto kernel = gate_kernel<kDim, kGroups, kEntries>;
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  if (error != cudaSuccess) return error;
+  kernel<<<max_gate_tiles * params.pass.kv_heads, kGroups * 128 + 32, kBytes, stream>>>(params,
+                                                                                        centroids);
+  return cudaGetLastError();
+}
+
+template <int kDim>
+cudaError_t launch_gate_dim(const GateParams& params, const CUtensorMap& centroids, int top_k,
+                            int max_gate_tiles, cudaStream_t stream) {
+  static_assert(gate_groups(9) == 4 && gate_groups(13) == 4 && gate_groups(64) == 2);
+  if (top_k <= 9) {
+    return launch_gate_kernel<kDim, 4, 2>(params, centroids, max_gate_tiles, stream);
+  }
+  if (top_k <= 13) {
+    return launch_gate_kernel<kDim, 4, 3>(params, centroids, max_gate_tiles, stream);
+  }
+  return launch_gate_kernel<kDim, 2, 16>(params, centroids, max_gate_tiles, stream);
+}
+
+}  // namespace mobius::hopper

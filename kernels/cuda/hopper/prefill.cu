@@ -1,0 +1,208 @@
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cuda/hopper/attend.cuh"
+#include "kernels/cuda/hopper/attend.h"
+#include "kernels/cuda/hopper/gate.h"
+#include "kernels/cuda/hopper/plan.h"
+#include "kernels/cuda/hopper/tensor_map.h"
+#include "kernels/cuda/hopper/workspace.h"
+
+namespace mobius::hopper {
+
+namespace {
+
+constexpr int kMaxSlices = 1024;
+constexpr int kMaxTopK = 64;
+
+bool valid(const Limits& l) {
+  return l.rows > 0 && l.num_slices > 0 && l.num_slices <= kMaxSlices && l.kv_heads > 0 &&
+         l.q_heads > 0 && l.q_heads % l.kv_heads == 0 && (l.head_dim == 64 || l.head_dim == 128) &&
+         l.top_k >= 0 && l.top_k <= kMaxTopK && l.blocks >= 0;
+}
+
+/// How a call is cut into passes, and the sizes of a pass's arrays. Follows from limits alone.
+struct Cut {
+  int group, slots, gate_rows, block_stride;
+  int pass_kv_heads, pass_rows;
+  int max_items, max_listed, max_gate_tiles;
+  std::int64_t pairs;
+};
+
+Cut cut_of(const Limits& l) {
+  Cut cut{};
+  cut.group = l.q_heads / l.kv_heads;
+  // With top_k 1 nothing is chosen, and without candidate blocks nothing can be.
+  cut.slots = l.top_k > 1 && l.blocks > 0 ? l.top_k : 0;
+  cut.gate_rows = 64 * gate_groups(l.top_k);
+  cut.block_stride = l.blocks;
+  cut.pass_kv_heads = l.kv_heads;
+  cut.pass_rows = l.rows;
+  if (cut.slots > 0) {
+    const std::int64_t row_bytes =
+        static_cast<std::int64_t>(cut.group) * cut.slots * (l.head_dim * 2 + 16);
+    const std::int64_t rows_heads =
+        std::max<std::int64_t>(static_cast<std::int64_t>(l.partial_bytes) / row_bytes, kTileRows);
+    cut.pass_kv_heads =
+        static_cast<int>(std::clamp<std::int64_t>(rows_heads / l.rows, 1, l.kv_heads));
+    cut.pass_rows =
+        static_cast<int>(std::min<std::int64_t>(rows_heads / cut.pass_kv_heads, l.rows));
+    // Equal shares.
+    const int head_passes = (l.kv_heads + cut.pass_kv_heads - 1) / cut.pass_kv_heads;
+    cut.pass_kv_heads = (l.kv_heads + head_passes - 1) / head_passes;
+    const int row_passes = (l.rows + cut.pass_rows - 1) / cut.pass_rows;
+    cut.pass_rows = (l.rows + row_passes - 1) / row_passes;
+    cut.pass_rows = std::min((cut.pass_rows + kTileRows - 1) / kTileRows * kTileRows, l.rows);
+  }
+  const int heads = cut.pass_kv_heads * cut.group;
+  cut.pairs = cut.slots > 0 ? static_cast<std::int64_t>(cut.pass_rows) * heads : 0;
+  cut.max_items = heads * ((cut.pass_rows + kHalfKeys - 1) / kHalfKeys + 2 * l.num_slices);
+  if (cut.slots > 0) {
+    cut.max_listed = static_cast<int>(cut.pairs * (cut.slots - 1) / kTileRows) +
+                     cut.pass_kv_heads * cut.block_stride + 1;
+    cut.max_gate_tiles = static_cast<int>((static_cast<std::int64_t>(cut.pass_rows) * cut.group +
+                                           cut.gate_rows - 1) /
+                                          cut.gate_rows) +
+                         l.num_slices;
+  }
+  return cut;
+}
+
+PassArrays place_arrays(const Limits& l, const Cut& cut, Layout& layout) {
+  PassArrays a{};
+  const std::int64_t entries = static_cast<std::int64_t>(cut.pass_kv_heads) * cut.block_stride;
+  a.plans = layout.take<SlicePlan>(l.num_slices);
+  a.totals = layout.take<PassTotals>(1);
+  a.contiguous = layout.take<WorkItem>(cut.max_items);
+  if (cut.slots == 0) return a;
+  a.listed = layout.take<WorkItem>(cut.max_listed);
+  a.counts = layout.take<std::int32_t>(entries);
+  a.list_begin = layout.take<std::int32_t>(entries);
+  a.item_begin = layout.take<std::int32_t>(entries);
+  a.list = layout.take<std::uint32_t>(cut.pairs * (cut.slots - 1));
+  a.chosen = layout.take<std::int32_t>(cut.pairs * (cut.slots - 1));
+  a.place = layout.take<std::int32_t>(cut.pairs * (cut.slots - 1));
+  a.partial_lse = layout.take<float>(cut.pairs * cut.slots);
+  a.partial = layout.take<std::uint16_t>(cut.pairs * cut.slots * l.head_dim);
+  a.centroids = layout.take<std::uint16_t>(static_cast<std::int64_t>(l.kv_heads) *
+                                           cut.block_stride * l.head_dim);
+  return a;
+}
+
+bool valid(const KvPages& kv, const Rows& rows, const Limits& l, const void* workspace) {
+  return valid(l) && kv.keys != nullptr && kv.values != nullptr && kv.num_pages > 0 &&
+         kv.page_tokens > 0 && kv.page_tokens % kHalfKeys == 0 && kv.kv_heads == l.kv_heads &&
+         kv.head_dim == l.head_dim && rows.q_heads == l.q_heads && rows.rows <= l.rows &&
+         rows.num_slices <= l.num_slices && rows.rows >= 0 && rows.num_slices >= 0 &&
+         (rows.rows == 0 || (rows.q != nullptr && rows.out != nullptr && rows.slices != nullptr &&
+                             rows.page_table != nullptr)) &&
+         workspace != nullptr && reinterpret_cast<std::uintptr_t>(workspace) % 256 == 0 &&
+         (l.top_k <= 1 || l.blocks == 0 || kv.key_sums != nullptr || kv.centroids != nullptr);
+}
+
+#define MOBIUS_RETURN_IF_ERROR(call) \
+  if (const cudaError_t error = (call); error != cudaSuccess) return error
+
+cudaError_t run_pass(const KvPages& kv, const Rows& rows, const Cut& cut, const Pass& pass,
+                     const PassArrays& arrays, const CUtensorMap& keys, const CUtensorMap& values,
+                     const CUtensorMap& centroids, int blocks, cudaStream_t stream) {
+  const auto* q = static_cast<const std::uint16_t*>(rows.q);
+  auto* out = static_cast<std::uint16_t*>(rows.out);
+  MOBIUS_RETURN_IF_ERROR(launch_plan(pass, rows.slices, arrays, cut.max_items, stream));
+  if (cut.slots > 0) {
+    MOBIUS_RETURN_IF_ERROR(cudaMemsetAsync(
+        arrays.counts, 0, sizeof(std::int32_t) * pass.kv_heads * pass.block_stride, stream));
+    MOBIUS_RETURN_IF_ERROR(
+        launch_centroids(kv, pass, arrays, rows.page_table, rows.table_stride, stream));
+    const GateParams gate{q, rows.q_heads, pass, arrays};
+    MOBIUS_RETURN_IF_ERROR(
+        pass.head_dim == 128
+            ? launch_gate_d128(gate, centroids, cut.slots, cut.max_gate_tiles, stream)
+            : launch_gate_d64(gate, centroids, cut.slots, cut.max_gate_tiles, stream));
+    MOBIUS_RETURN_IF_ERROR(launch_index(pass, arrays, cut.max_gate_tiles, stream));
+  }
+  AttendParams p{};
+  p.q = q;
+  p.out = out;
+  p.partial = arrays.partial;
+  p.partial_lse = arrays.partial_lse;
+  p.list = arrays.list;
+  p.contiguous = arrays.contiguous;
+  p.listed = arrays.listed;
+  p.totals = arrays.totals;
+  p.page_table = rows.page_table;
+  p.table_stride = rows.table_stride;
+  p.q_heads = rows.q_heads;
+  p.kv_heads = kv.kv_heads;
+  p.page_tokens = kv.page_tokens;
+  p.box_rows = kv.page_tokens % kTileKeys == 0 ? kTileKeys : kHalfKeys;
+  p.first_row = pass.first_row;
+  p.first_head = pass.first_kv_head * pass.group;
+  p.pass_heads = pass.kv_heads * pass.group;
+  p.slots = std::max(cut.slots, 1);
+  p.scale_log2 = static_cast<float>(1.4426950408889634 / std::sqrt(double(pass.head_dim)));
+  MOBIUS_RETURN_IF_ERROR(pass.head_dim == 128 ? launch_attend_d128(p, keys, values, blocks, stream)
+                                              : launch_attend_d64(p, keys, values, blocks, stream));
+  if (cut.slots > 0) {
+    MOBIUS_RETURN_IF_ERROR(
+        launch_combine(pass, arrays, out, rows.q_heads, cut.max_gate_tiles, stream));
+  }
+  return cudaSuccess;
+}
+
+}  // namespace
+
+std::size_t prefill_workspace_bytes(const Limits& limits) {
+  if (!valid(limits)) return 0;
+  Layout layout(nullptr);
+  place_arrays(limits, cut_of(limits), layout);
+  return layout.bytes();
+}
+
+cudaError_t prefill_attention(const KvPages& kv, const Rows& rows, const Limits& limits,
+                              void* workspace, cudaStream_t stream) {
+  if (!valid(kv, rows, limits, workspace)) return cudaErrorInvalidValue;
+  if (rows.rows == 0 || rows.num_slices == 0) return cudaSuccess;
+  int device = 0;
+  int multiprocessors = 0;
+  MOBIUS_RETURN_IF_ERROR(cudaGetDevice(&device));
+  MOBIUS_RETURN_IF_ERROR(
+      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+
+  const Cut cut = cut_of(limits);
+  Layout layout(workspace);
+  const PassArrays arrays = place_arrays(limits, cut, layout);
+  const std::int64_t kv_rows =
+      static_cast<std::int64_t>(kv.num_pages) * kv.kv_heads * kv.page_tokens;
+  const int box = kv.page_tokens % kTileKeys == 0 ? kTileKeys : kHalfKeys;
+  CUtensorMap keys{};
+  CUtensorMap values{};
+  CUtensorMap centroids{};
+  MOBIUS_RETURN_IF_ERROR(encode_tensor_map(keys, kv.keys, kv_rows, kv.head_dim, box));
+  MOBIUS_RETURN_IF_ERROR(encode_tensor_map(values, kv.values, kv_rows, kv.head_dim, box));
+  if (cut.slots > 0) {
+    MOBIUS_RETURN_IF_ERROR(encode_tensor_map(
+        centroids, arrays.centroids, static_cast<std::int64_t>(kv.kv_heads) * cut.block_stride,
+        kv.head_dim, 128));
+  }
+  Pass pass;
+  pass.group = cut.group;
+  pass.head_dim = kv.head_dim;
+  pass.slots = cut.slots;
+  pass.gate_rows = cut.gate_rows;
+  pass.block_stride = cut.block_stride;
+  pass.num_slices = rows.num_slices;
+  for (int head = 0; head < kv.kv_heads; head += cut.pass_kv_heads) {
+    pass.first_kv_head = head;
+    pass.kv_heads = std::min(cut.pass_kv_heads, kv.kv_heads - head);
+    for (int row = 0; row < rows.rows; row += cut.pass_rows) {
+      pass.first_row = row;
+      pass.end_row = std::min(row + cut.pass_rows, rows.rows);
+      MOBIUS_RETURN_IF_ERROR(
+          run_pass(kv, rows, cut, pass, arrays, keys, values, centroids, multiprocessors, stream));
+    }
+  }
+  return cudaSuccess;
+}
+
+}  // namespace mobius::hopper
