@@ -87,14 +87,17 @@ std::size_t prefill_workspace_bytes(const Limits& limits);
 cudaError_t prefill_attention(const KvPages& kv, const Rows& rows, const Limits& limits,
                               void* workspace, cudaStream_t stream);
 
-/// Bytes of workspace for decode_attention. `limits.rows` is the number of slices.
-std::size_t decode_workspace_bytes(const Limits& limits, std::int32_t max_context);
+/// Bytes of workspace for decode_attention. Here `limits.rows` and `limits.num_slices` count
+/// sequences (any number), and `limits.blocks` bounds the complete blocks of any single one.
+std::size_t decode_workspace_bytes(const Limits& limits);
 
 /// As prefill_attention for slices of one row each (a decode step), split over the keys that a row
-/// attends. Grids depend on the limits and on max_context (an upper bound on position + 1) alone,
-/// so that the call can be captured in a graph and replayed with other slices, pages and rows.
-/// Slices of num_rows 0 are skipped.
+/// attends. Grids depend on the limits alone, so that the call can be captured in a graph and
+/// replayed with other slices, pages and queries. Slices of num_rows 0 are skipped.
+///
+/// Scores are summed in another order than prefill_attention's, so of two blocks whose scores
+/// differ by less than fp32 summation error the two may choose differently.
 cudaError_t decode_attention(const KvPages& kv, const Rows& rows, const Limits& limits,
-                             std::int32_t max_context, void* workspace, cudaStream_t stream);
+                             void* workspace, cudaStream_t stream);
 
 }  // namespace mobius::hopper

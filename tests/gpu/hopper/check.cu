@@ -30,13 +30,13 @@ struct Verdict {
 /// Results for rows of the scenario, poisoned before. Fails the process on a CUDA error.
 std::vector<std::uint16_t> run(const Scenario& s, const Limits& limits, bool decode) {
   const std::size_t bytes =
-      decode ? decode_workspace_bytes(limits, s.max_context) : prefill_workspace_bytes(limits);
+      decode ? decode_workspace_bytes(limits) : prefill_workspace_bytes(limits);
   DeviceArray<std::uint8_t> workspace(bytes);
   workspace.fill_bytes(0xFF);
   DeviceArray<std::uint16_t> out(s.out_size());
   out.fill_bytes(0xFF);
   const Rows rows = s.call(out.get());
-  check(decode ? decode_attention(s.kv, rows, limits, s.max_context, workspace.get(), nullptr)
+  check(decode ? decode_attention(s.kv, rows, limits, workspace.get(), nullptr)
                : prefill_attention(s.kv, rows, limits, workspace.get(), nullptr),
         "attention");
   check(cudaDeviceSynchronize(), "attention kernels");
@@ -155,10 +155,11 @@ bool chunks_agree(const Case& c, const Part& part, const std::vector<std::uint16
 Verdict run_case(const Case& c, bool decode) {
   Verdict verdict;
   const Scenario s(c.geometry, c.parts, c.data, 7);
-  const std::vector<std::uint16_t> out = run(s, s.limits, decode);
+  const Limits& limits = decode ? s.decode_limits : s.limits;
+  const std::vector<std::uint16_t> out = run(s, limits, decode);
   const Errors errors = compare(s, c, out);
   if (errors.wrong > 0) verdict.fail(std::to_string(errors.wrong) + " rows wrong");
-  if (run(s, s.limits, decode) != out) verdict.fail("second run differs");
+  if (run(s, limits, decode) != out) verdict.fail("second run differs");
   if (!decode && s.limits.top_k > 1 && s.limits.blocks > 0) {
     Limits small = s.limits;
     small.partial_bytes = 1 << 20;
@@ -228,11 +229,40 @@ std::vector<Case> prefill_cases() {
   return cases;
 }
 
+std::vector<Case> decode_cases() {
+  const Geometry llama{32, 8, 128, 128};
+  const Geometry narrow{8, 2, 64, 128};
+  std::vector<Case> cases;
+  cases.push_back({"decode full 1 and 5000", llama, {{0, 1, 0, 0}, {4999, 1, 0, 0}}});
+  cases.push_back({"decode 128/8 at 70000", llama, {{70000, 1, 128, 8}}});
+  cases.push_back({"decode 4096/12 at 200000", llama, {{200000, 1, 4096, 12}}});
+  cases.push_back(
+      {"decode 256/4 d64", narrow, {{9000, 1, 256, 4}, {255, 1, 256, 4}, {256, 1, 256, 4}}});
+  cases.push_back({"decode 64/64 pages of 64", {4, 2, 128, 64}, {{33000, 1, 64, 64}}});
+  cases.push_back({"decode GQA 16:1 128/3", {16, 1, 128, 128}, {{6000, 1, 128, 3}}});
+  cases.push_back({"decode MHA 128/1", {4, 4, 128, 128}, {{600, 1, 128, 1}}});
+  Case mixed{"decode 128 mixed lengths", llama, {}};
+  for (int i = 0; i < 128; ++i) {
+    const int position = (i * 7919) % 9000;
+    mixed.parts.push_back(
+        {position, i % 11 == 3 ? 0 : 1, i % 3 == 0 ? 0 : 128 << (i % 4), 2 + i % 7});
+  }
+  mixed.samples = 1024;
+  cases.push_back(mixed);
+  cases.push_back({"decode equal scores 128/4", llama, {{5000, 1, 128, 4}}, Data::equal});
+  cases.push_back({"decode one block 128/4", llama, {{5000, 1, 128, 4}}, Data::one_block});
+  cases.push_back({"decode heavy tails 128/4", llama, {{5000, 1, 128, 4}}, Data::heavy});
+  return cases;
+}
+
 int run_all(const std::string& filter) {
   std::printf("%-44s %9s %9s %5s\n", "case", "mean err", "worst", "ties");
   int failed = 0;
   for (const Case& c : prefill_cases()) {
     if (c.name.find(filter) != std::string::npos) failed += !run_case(c, false).ok;
+  }
+  for (const Case& c : decode_cases()) {
+    if (c.name.find(filter) != std::string::npos) failed += !run_case(c, true).ok;
   }
   std::printf("%d failed\n", failed);
   return failed == 0 ? 0 : 1;

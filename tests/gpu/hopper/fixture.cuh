@@ -181,7 +181,8 @@ struct Scenario {
   DeviceArray<std::int32_t> table;
   DeviceArray<Slice> device_slices;
   KvPages kv;
-  Limits limits;
+  Limits limits;         ///< for prefill_attention
+  Limits decode_limits;  ///< for decode_attention, where every slice has one row
   int table_stride = 0;
 
   Scenario(Geometry g, const std::vector<Part>& parts, Data data, std::uint64_t seed)
@@ -211,7 +212,9 @@ struct Scenario {
       rows += parts[i].rows;
       if (parts[i].block > 0) {
         limits.top_k = std::max(limits.top_k, parts[i].top_k);
-        limits.blocks += (parts[i].first_position + parts[i].rows - 1) / parts[i].block;
+        const int blocks = (parts[i].first_position + parts[i].rows - 1) / parts[i].block;
+        limits.blocks += blocks;
+        decode_limits.blocks = std::max(decode_limits.blocks, blocks);
       }
     }
     const std::size_t page_values = static_cast<std::size_t>(g.kv_heads) * g.page_tokens * g.dim;
@@ -250,6 +253,9 @@ struct Scenario {
     limits.q_heads = g.q_heads;
     limits.kv_heads = g.kv_heads;
     limits.head_dim = g.dim;
+    const int most_blocks = decode_limits.blocks;
+    decode_limits = limits;
+    decode_limits.blocks = most_blocks;
   }
 
   Rows call(void* out) const {

@@ -1,0 +1,252 @@
+#pragma once
+
+// Decode, second kernel: merge the chunks' best blocks, attend a share of the chosen blocks' keys,
+// and let the last of a row's blocks of threads merge the shares. Bandwidth is the limit: plain
+// FMAs, many loads in flight.
+
+#include <cuda_bf16.h>
+
+#include "kernels/cuda/hopper/decode.cuh"
+#include "kernels/cuda/hopper/ptx.cuh"
+
+namespace mobius::hopper {
+
+constexpr int kShareKeys = 256;  ///< fewest keys worth a block of threads of their own
+
+/// Sum of probabilities times values so far, against a running maximum (base 2).
+template <int kCount>
+struct Accumulator {
+  float out[kCount] = {};
+  float max = -INFINITY;
+  float sum = 0.0f;
+
+  __device__ __forceinline__ void merge(const float* other, float other_max, float other_sum) {
+    const float best = fmaxf(max, other_max);
+    if (best == -INFINITY) return;
+    const float mine = exp2f(max - best);
+    const float theirs = exp2f(other_max - best);
+    max = best;
+    sum = sum * mine + other_sum * theirs;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) out[i] = out[i] * mine + other[i] * theirs;
+  }
+};
+
+__device__ __forceinline__ void unpack(const uint4& packed, float (&values)[8]) {
+  const std::uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    values[2 * i] = __uint_as_float(words[i] << 16);
+    values[2 * i + 1] = __uint_as_float(words[i] & 0xFFFF0000u);
+  }
+}
+
+struct DecodeShared {
+  Candidate best[kDecodeWarps][kDecodeMaxTopK];
+  Candidate merged[kDecodeMaxTopK];
+  std::int32_t chosen[kDecodeMaxTopK];  ///< ascending, the current block last
+  std::int32_t count;
+  float out[kDecodeWarps][128];
+  float max[kDecodeWarps];
+  float sum[kDecodeWarps];
+  bool last;
+};
+
+/// Fills s.chosen and s.count. The whole block calls it.
+__device__ __forceinline__ void choose_blocks(const DecodeParams& p, DecodeShared& s,
+                                              const DecodeRow& row, std::int64_t pair) {
+  const int lane = static_cast<int>(threadIdx.x & 31);
+  const int warp = static_cast<int>(threadIdx.x >> 5);
+  if (row.candidates <= row.wanted) {
+    for (int i = static_cast<int>(threadIdx.x); i <= row.candidates; i += kDecodeThreads) {
+      s.chosen[i] = i;
+    }
+    if (threadIdx.x == 0) s.count = row.candidates + 1;
+    __syncthreads();
+    return;
+  }
+  if (row.wanted == 0) {
+    if (threadIdx.x == 0) {
+      s.chosen[0] = row.candidates;
+      s.count = 1;
+    }
+    __syncthreads();
+    return;
+  }
+  const int chunks = row.chunks();
+  const int share = (chunks + kDecodeWarps - 1) / kDecodeWarps;
+  const int first = min(warp * share, chunks);
+  const int mine = (min(first + share, chunks) - first) * row.wanted;
+  const Candidate* source = p.candidates + (pair * p.max_chunks + first) * (p.top_k - 1);
+  int held = 0;
+  if (mine > 0) {
+    held =
+        warp_select([&](int i) { return source[i / row.wanted * (p.top_k - 1) + i % row.wanted]; },
+                    mine, row.wanted, s.best[warp]);
+  }
+  for (int i = held + lane; i < row.wanted; i += 32) s.best[warp][i] = Candidate{0, -1};
+  __syncthreads();
+  if (warp == 0) {
+    const int found = warp_select([&](int i) { return s.best[i / row.wanted][i % row.wanted]; },
+                                  kDecodeWarps * row.wanted, row.wanted, s.merged);
+    for (int i = lane; i < found; i += 32) {
+      int rank = 0;
+      for (int j = 0; j < found; ++j) rank += s.merged[j].id < s.merged[i].id;
+      s.chosen[rank] = s.merged[i].id;
+    }
+    if (lane == 0) {
+      s.chosen[found] = row.candidates;
+      s.count = found + 1;
+    }
+  }
+  __syncthreads();
+}
+
+template <int kDim>
+__global__ void __launch_bounds__(kDecodeThreads, 2)
+    decode_attend_kernel(const __grid_constant__ DecodeParams p) {
+  constexpr int kLanes = kDim / 8;      // per key
+  constexpr int kGroups = 32 / kLanes;  // keys per warp instruction
+  constexpr int kSteps = 8;             // such instructions in flight, for keys and for values
+  constexpr int kBatch = kSteps * kGroups;
+  __shared__ DecodeShared s;
+  const Slice slice = p.rows.slices[blockIdx.z];
+  if (slice.num_rows == 0) return;
+  const DecodeRow row(slice, p.top_k);
+  const int head = static_cast<int>(blockIdx.y);
+  const int kv_head = head / (p.rows.q_heads / p.kv.kv_heads);
+  const std::int64_t pair = static_cast<std::int64_t>(blockIdx.z) * p.rows.q_heads + head;
+  const int lane = static_cast<int>(threadIdx.x & 31);
+  const int warp = static_cast<int>(threadIdx.x >> 5);
+  const int split = static_cast<int>(blockIdx.x);
+
+  const int most = row.wanted * row.block + row.position % row.block + 1;
+  const int splits = min(p.splits, (most + kShareKeys - 1) / kShareKeys);
+  if (split >= splits) return;
+  choose_blocks(p, s, row, pair);
+  const int keys = (s.count - 1) * row.block + row.position % row.block + 1;
+  const int share = ((keys + splits - 1) / splits + 63) / 64 * 64;
+  const int begin = min(split * share, keys);
+  const int end = min(begin + share, keys);
+
+  const std::int32_t* pages =
+      p.rows.page_table + static_cast<std::int64_t>(slice.table_row) * p.rows.table_stride;
+  const auto* q = static_cast<const std::uint16_t*>(p.rows.q) +
+                  (static_cast<std::int64_t>(slice.first_row) * p.rows.q_heads + head) * kDim;
+  const int column = lane % kLanes * 8;
+  float query[8];
+  unpack(*reinterpret_cast<const uint4*>(q + column), query);
+#pragma unroll
+  for (float& x : query) x *= p.scale_log2;
+
+  Accumulator<8> acc;
+  for (int at = begin + warp * kBatch; at < end; at += kDecodeWarps * kBatch) {
+    // A batch is 16 or 32 keys and starts at a multiple of that: it lies in one page.
+    const int token = s.chosen[at / row.block] * row.block + at % row.block;
+    const std::int64_t first =
+        ((static_cast<std::int64_t>(pages[token / p.kv.page_tokens]) * p.kv.kv_heads + kv_head) *
+             p.kv.page_tokens +
+         token % p.kv.page_tokens + lane / kLanes) *
+            kDim +
+        column;
+    const auto* k = static_cast<const std::uint16_t*>(p.kv.keys) + first;
+    const auto* v = static_cast<const std::uint16_t*>(p.kv.values) + first;
+    uint4 packed_k[kSteps], packed_v[kSteps];
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      packed_k[i] = __ldg(reinterpret_cast<const uint4*>(k + i * kGroups * kDim));
+    }
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      packed_v[i] = __ldg(reinterpret_cast<const uint4*>(v + i * kGroups * kDim));
+    }
+    float score[kSteps];
+    float best = acc.max;
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      float key[8];
+      unpack(packed_k[i], key);
+      float dot = 0.0f;
+#pragma unroll
+      for (int c = 0; c < 8; ++c) dot = fmaf(query[c], key[c], dot);
+#pragma unroll
+      for (int d = 1; d < kLanes; d *= 2) dot += __shfl_xor_sync(0xFFFFFFFFu, dot, d);
+      score[i] = at + i * kGroups + lane / kLanes < end ? dot : -INFINITY;
+      best = fmaxf(best, score[i]);
+    }
+    if (best == -INFINITY) continue;  // this lane's keys are all past the end
+    const float rescale = exp2_approx(acc.max - best);
+    acc.max = best;
+    acc.sum *= rescale;
+#pragma unroll
+    for (int c = 0; c < 8; ++c) acc.out[c] *= rescale;
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      if (score[i] == -INFINITY) continue;  // values past the end may be NaN
+      const float probability = exp2_approx(score[i] - best);
+      acc.sum += probability;
+      float value[8];
+      unpack(packed_v[i], value);
+#pragma unroll
+      for (int c = 0; c < 8; ++c) acc.out[c] = fmaf(probability, value[c], acc.out[c]);
+    }
+  }
+  __syncwarp();
+#pragma unroll
+  for (int d = kLanes; d < 32; d *= 2) {
+    float other[8];
+#pragma unroll
+    for (int c = 0; c < 8; ++c) other[c] = __shfl_xor_sync(0xFFFFFFFFu, acc.out[c], d);
+    acc.merge(other, __shfl_xor_sync(0xFFFFFFFFu, acc.max, d),
+              __shfl_xor_sync(0xFFFFFFFFu, acc.sum, d));
+  }
+  if (lane < kLanes) {
+#pragma unroll
+    for (int c = 0; c < 8; ++c) s.out[warp][column + c] = acc.out[c];
+    if (lane == 0) {
+      s.max[warp] = acc.max;
+      s.sum[warp] = acc.sum;
+    }
+  }
+  __syncthreads();
+  float* partial = p.partial + pair * p.splits * (kDim + 2);
+  Accumulator<1> total;
+  if (threadIdx.x < kDim) {
+    for (int w = 0; w < kDecodeWarps; ++w) {
+      total.merge(&s.out[w][threadIdx.x], s.max[w], s.sum[w]);
+    }
+    if (splits > 1) {
+      float* own = partial + split * (kDim + 2);
+      own[threadIdx.x] = total.out[0];
+      if (threadIdx.x == 0) {
+        own[kDim] = total.max;
+        own[kDim + 1] = total.sum;
+      }
+    }
+  }
+  if (splits > 1) {
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      s.last = atomicAdd(&p.arrived[pair], 1) == static_cast<std::uint32_t>(splits - 1);
+    }
+    __syncthreads();
+    if (!s.last) return;
+    __threadfence();
+    if (threadIdx.x < kDim) {
+      total = Accumulator<1>{};
+      for (int i = 0; i < splits; ++i) {
+        const float* other = partial + i * (kDim + 2);
+        const float value = __ldcg(other + threadIdx.x);
+        total.merge(&value, __ldcg(other + kDim), __ldcg(other + kDim + 1));
+      }
+    }
+  }
+  if (threadIdx.x < kDim) {
+    auto* out = static_cast<__nv_bfloat16*>(p.rows.out) +
+                (static_cast<std::int64_t>(slice.first_row) * p.rows.q_heads + head) * kDim;
+    out[threadIdx.x] = __float2bfloat16_rn(total.out[0] / total.sum);
+  }
+}
+
+}  // namespace mobius::hopper
