@@ -1,7 +1,10 @@
 """Asks an OpenAI-compatible server over HTTP and reads its streamed answers."""
 
+import contextlib
 import http.client
 import json
+import socket
+import threading
 import time
 import urllib.parse
 from dataclasses import dataclass, field
@@ -48,31 +51,50 @@ class ChatClient:
         # Both http://host:port and OpenAI's habit, http://host:port/v1.
         self._prefix = url.path.rstrip("/").removesuffix("/v1")
         self._timeout = timeout
+        self._lock = threading.Lock()
+        self._sockets = set()  # of requests in flight
+        self._aborted = False
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
 
+    @contextlib.contextmanager
     def _request(self, method, path, body=None):
+        """The response; its connection is closed at the end of the `with` block."""
         kind = (http.client.HTTPSConnection if self._url.scheme == "https"
                 else http.client.HTTPConnection)
         connection = kind(self._url.hostname, self._url.port, timeout=self._timeout)
+        held = None
         try:
+            connection.connect()
+            held = connection.sock  # the connection itself lets go of it while an answer is read
+            with self._lock:
+                if self._aborted:
+                    raise ConnectionAbortedError("the client was told to stop")
+                self._sockets.add(held)
             connection.request(method, self._prefix + path, body, self._headers)
             response = connection.getresponse()
             if response.status != 200:
                 raise _error_of(response.status, response.read())
-        except BaseException:
+            yield response
+        finally:
+            with self._lock:
+                self._sockets.discard(held)
             connection.close()
-            raise
-        return connection, response
+
+    def abort(self):
+        """Breaks off the requests in flight and refuses new ones, from any thread: they raise OSError,
+        ServerError or http.client.HTTPException."""
+        with self._lock:
+            self._aborted = True
+            for each in self._sockets:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
 
     def model(self):
         """The first of the server's models, as /v1/models describes it."""
-        connection, response = self._request("GET", "/v1/models")
-        try:
+        with self._request("GET", "/v1/models") as response:
             return json.loads(response.read())["data"][0]
-        finally:
-            connection.close()
 
     def chat(self, messages, on_text=None, on_progress=None, **options):
         """Streams one answer. `options` are members of the request's body. `on_text` is called with
@@ -81,8 +103,7 @@ class ChatClient:
                 **options}
         answer = Answer()
         started = time.monotonic()
-        connection, response = self._request("POST", "/v1/chat/completions", json.dumps(body))
-        try:
+        with self._request("POST", "/v1/chat/completions", json.dumps(body)) as response:
             for event in server_sent_events(response):
                 if "error" in event:
                     raise _error_of(response.status, json.dumps(event).encode())
@@ -103,8 +124,6 @@ class ChatClient:
                     answer.text += text
                     if on_text:
                         on_text(text)
-        finally:
-            connection.close()
         answer.seconds = time.monotonic() - started
         return answer
 

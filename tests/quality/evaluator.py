@@ -37,6 +37,8 @@ class Evaluator:
         self._log = log
         self._fitter = LengthFitter(self._count_tokens)
         self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._measured = self._missing = 0
 
     # ---- asking --------------------------------------------------------------------------------
 
@@ -149,14 +151,21 @@ class Evaluator:
             measured = self._ask(key, mode)
             self._results.add(key, mode, measured)
             count += 1
-            self._log(f"{str(key):36} {mode.name:18} score {measured['score']:.2f}  "
+            self._log(f"[{self._progress()}] {str(key):36} {mode.name:18} score {measured['score']:.2f}  "
                       f"{measured['prompt_tokens']:7} tokens  TTFT {measured['ttft_seconds']:.2f} s")
         return count
+
+    def _progress(self):
+        with self._lock:
+            self._measured += 1
+            return f"{self._measured}/{self._missing}"
 
     def run(self, keys, parallel=1):
         """Measures what is missing. A length that the server cannot hold is noted and left out; any
         other failure ends the run, with everything before it kept."""
         too_long = set()
+        self._measured = 0
+        self._missing = sum(not self._results.has(key, mode) for key in keys for mode in self._modes)
 
         def evaluate(key):
             if self._stop.is_set() or key.length in too_long:
@@ -179,9 +188,11 @@ class Evaluator:
         try:
             futures = [pool.submit(evaluate, key) for key in keys]
             return sum(future.result() for future in concurrent.futures.as_completed(futures))
-        finally:
-            # Whatever went wrong, requests in flight end before the server does.
+        except BaseException:
             self._stop.set()
+            self._client.abort()  # a long prompt would hold up Ctrl-C for minutes
+            raise
+        finally:
             pool.shutdown(cancel_futures=True)
             self._results.save()
 

@@ -18,6 +18,17 @@ class ResultsMismatch(RuntimeError):
     """The file holds results that cannot be continued with these settings."""
 
 
+def load(path):
+    """The content of a results file."""
+    try:
+        data = json.loads(pathlib.Path(path).read_text())
+    except ValueError as error:
+        raise ResultsMismatch(f"{path} is not JSON: {error}") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise ResultsMismatch(f"{path} is not a results file of format {FORMAT}")
+    return data
+
+
 class Results:
     """One JSON file. Thread-safe. Written under another name first, so that it is always whole."""
 
@@ -28,12 +39,7 @@ class Results:
         self._lock = threading.Lock()
         self._saved = 0.0
         if self.path.exists():
-            try:
-                self.data = json.loads(self.path.read_text())
-            except ValueError as error:
-                raise ResultsMismatch(f"{self.path} is not JSON: {error}") from error
-            if not isinstance(self.data, dict) or self.data.get("format") != FORMAT:
-                raise ResultsMismatch(f"{self.path} is not a results file of format {FORMAT}")
+            self.data = load(self.path)
             for name, value in settings.items():
                 old = self.data["settings"].get(name)
                 if old != value:
@@ -98,12 +104,12 @@ class Results:
         self._saved = time.monotonic()
 
 
-def describe_run(source_root, model, hardware=None):
+def describe_run(source_root, model, hardware=None, commit=None):
     """Date, code and machine of a run. `model` is the server's own description."""
     extension = model.get("mobius") or {}
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit_of(source_root),
+        "commit": commit or commit_of(source_root),
         "hardware": hardware or local_hardware(),
         "server": {"model": model.get("id"), "device": extension.get("device"),
                    "max_context": extension.get("max_context"),

@@ -8,6 +8,7 @@ with the same DIR it measures only what is missing there.
 
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import pathlib
@@ -19,11 +20,11 @@ sys.path += [str(HERE.parent / "client"), str(ROOT / "models" / "training")]
 
 import corpus  # noqa: E402
 from cases import depths_of, grid, parse_block, parse_lengths, parse_modes  # noqa: E402
-from chat_client import ChatClient, ServerError  # noqa: E402
+from chat_client import ChatClient  # noqa: E402
 from evaluator import Evaluator, log_to_stderr  # noqa: E402
 from heatmap import draw, file_name  # noqa: E402
 from report import in_order, summary  # noqa: E402
-from results import Results, ResultsMismatch, describe_run, fingerprint  # noqa: E402
+from results import Results, describe_run, fingerprint, load  # noqa: E402
 from server_process import ServerProcess  # noqa: E402
 
 DEFAULT_LENGTHS = "4096,8192,16384,32768,65536,131072"
@@ -57,11 +58,15 @@ def parse_arguments(arguments=None):
     what.add_argument("--parallel", type=int, default=1,
                       help="documents at a time; above 1, TTFT includes waiting for each other")
     parser.add_argument("--out", required=True, metavar="DIR")
+    parser.add_argument("--report", action="store_true",
+                        help="measure nothing: write summary and heat maps of DIR/results.json anew")
     parser.add_argument("--hardware", help="the server's machine, when it is not this one")
+    parser.add_argument("--commit", help="what was measured, where git cannot say")
     parser.add_argument("--no-plots", action="store_true", help="without heat maps (and matplotlib)")
     chosen = parser.parse_args(arguments)
-    if (chosen.server is None) == (chosen.config is None):
-        parser.error("give either --server or --config")
+    wanted = 0 if chosen.report else 1
+    if (chosen.server is not None) + (chosen.config is not None) != wanted:
+        parser.error("give either --server or --config, and neither with --report")
     for name in ("samples", "turns", "parallel"):
         if getattr(chosen, name) < 1:
             parser.error(f"--{name} is {getattr(chosen, name)}; must be at least 1")
@@ -82,34 +87,45 @@ def parse_arguments(arguments=None):
     return chosen
 
 
-def write_report(results, out, plots):
-    text = summary(results.data)
+def write_report(data, out, plots):
+    text = summary(data)
     (out / "summary.txt").write_text(text + "\n")
     print(text)
     if not plots:
         return
-    model = results.data["settings"]["model"]
-    for mode in in_order(case["mode"] for case in results.cases):
+    model = data["settings"]["model"]
+    for mode in in_order(case["mode"] for case in data["cases"]):
         path = out / file_name(mode)
-        draw([c for c in results.cases if c["mode"] == mode], f"{model}, {mode}", path)
+        draw([c for c in data["cases"] if c["mode"] == mode], f"{model}, {mode}", path)
         log_to_stderr(f"wrote {path}")
 
 
-def checkpoint_of(config, overrides):
+def checkpoint_of(config):
     """Fingerprint of the model that a configuration names: the same name may have been trained on."""
-    path = overrides.get("model.path") or json.loads(pathlib.Path(config).read_text())["model"]["path"]
-    return fingerprint(pathlib.Path(path).glob("*.safetensors"))
+    return fingerprint(pathlib.Path(config["model"]["path"]).glob("*.safetensors"))
 
 
-def measure(chosen, client, checkpoint, hardware):
+def merged(config, overrides):
+    """A configuration with "a.b" settings of the command line in their places."""
+    result = json.loads(json.dumps(config))
+    for key, value in overrides.items():
+        section, _, name = key.partition(".")
+        result.setdefault(section, {})[name] = value
+    return result
+
+
+def measure(chosen, client, config, hardware):
+    """`config` is None for a server that was not started here."""
     model = client.model()
+    run = describe_run(ROOT, model, hardware, chosen.commit)
+    run["config"] = config
     # What decides questions and answers; results of other questions or models are not continued.
-    settings = {"model": model["id"], "checkpoint": checkpoint, "seed": chosen.seed,
+    settings = {"model": model["id"], "checkpoint": config and checkpoint_of(config), "seed": chosen.seed,
                 "turns": chosen.turns, "split": "eval",
                 "corpus": fingerprint(pathlib.Path(corpus.__file__).parent.glob("*.py"))}
     out = pathlib.Path(chosen.out)
     out.mkdir(parents=True, exist_ok=True)
-    results = Results(out / "results.json", settings, describe_run(ROOT, model, hardware))
+    results = Results(out / "results.json", settings, run)
     evaluator = Evaluator(client, model["id"], corpus, results, chosen.modes, seed=chosen.seed, turns=chosen.turns,
                           max_context=(model.get("mobius") or {}).get("max_context"),
                           log=log_to_stderr)
@@ -120,7 +136,7 @@ def measure(chosen, client, checkpoint, hardware):
     finally:
         log_to_stderr(f"{len(results.cases)} cases in {results.path}")
         if results.cases:
-            write_report(results, out, not chosen.no_plots)
+            write_report(results.data, out, not chosen.no_plots)
     return done
 
 
@@ -128,26 +144,30 @@ def main():
     chosen = parse_arguments()
     if not chosen.no_plots:
         import matplotlib  # noqa: F401, better missing now than after hours
+    if chosen.report:
+        out = pathlib.Path(chosen.out)
+        write_report(load(out / "results.json"), out, not chosen.no_plots)
+        return
     with contextlib.ExitStack() as stack:
         address = chosen.server
         hardware = chosen.hardware
-        checkpoint = None
+        config = None
         if address is None:
             settings = dict(text.split("=", 1) for text in chosen.set)
-            checkpoint = checkpoint_of(chosen.config, settings)
+            config = merged(json.loads(pathlib.Path(chosen.config).read_text()), settings)
             address = stack.enter_context(
                 ServerProcess(chosen.mobius, chosen.config, settings)).address
         elif hardware is None and not any(
                 name in address for name in ("127.0.0.1", "localhost", "[::1]")):
             hardware = "unknown (another machine)"
         client = ChatClient(address, chosen.timeout, os.environ.get("OPENAI_API_KEY"))
-        measure(chosen, client, checkpoint, hardware)
+        measure(chosen, client, config, hardware)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (ServerError, ResultsMismatch, RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, http.client.HTTPException) as error:
         sys.exit(f"quality: {error}")
     except KeyboardInterrupt:
         sys.exit("quality: interrupted; start it again with the same --out to go on")

@@ -1,14 +1,13 @@
 """The harness against a fake server and a fake corpus, both small enough to know the right result."""
 
-import http.server
 import importlib.util
 import json
 import pathlib
 import random
 import sys
 import threading
+import time
 import types
-from dataclasses import dataclass
 
 import pytest
 
@@ -19,132 +18,16 @@ import corpus as real_corpus  # noqa: E402
 from cases import DocumentKey, Mode, Policy, depths_of, grid, parse_lengths, parse_modes  # noqa: E402
 from chat_client import ChatClient, ServerError  # noqa: E402
 from evaluator import Evaluator  # noqa: E402
+from fakes import TEMPLATE_TOKENS, FakeServer, fake_dialogue  # noqa: E402
 from fit_length import LengthFitter, slices_of  # noqa: E402
 from heatmap import draw, file_name, panels_of  # noqa: E402
 from report import cost_table, difference_table, overview, score_table, summary  # noqa: E402
 from results import Results, ResultsMismatch, fingerprint  # noqa: E402
+from run import checkpoint_of, merged, parse_arguments, write_report  # noqa: E402
 
 FULL = Mode(Policy("full"), Policy("full"))
 MOBA = Mode(Policy("moba", 128, 2), Policy("moba", 128, 2))
-TEMPLATE_TOKENS = 30
-
-
-# ---- fakes ---------------------------------------------------------------------------------------
-
-
-@dataclass
-class FakeTurn:
-    question: str
-    answer: str
-    expect: list
-
-
-@dataclass
-class FakeDialogue:
-    task: str
-    document: str
-    turns: list
-
-    def first_message(self):
-        return f"{self.document}\n\n{self.turns[0].question}"
-
-
-def fake_dialogue(task, rng, split, characters, depth=None, turns=1):
-    """Words of one to nine letters, denser in some documents than in others, with a code among them."""
-    assert split == "eval"
-    longest = rng.randrange(3, 10)
-    codes = [f"code{rng.randrange(10 ** 6)}" for _ in range(turns)]
-    words, length = [], 0
-    while length < characters:
-        words.append("x" * rng.randrange(1, longest + 1))
-        length += len(words[-1]) + 1
-    for code in codes:
-        words.insert(int(depth * len(words)), code)
-    asked = [FakeTurn(f"Which one is number {i}?", code, [code]) for i, code in enumerate(codes)]
-    return FakeDialogue(task, " ".join(words), asked)
-
-
 FAKE_CORPUS = types.SimpleNamespace(make_dialogue=fake_dialogue, grade=real_corpus.grade)
-
-
-class FakeServer:
-    """Counts a token for each word. Answers with every code that it sees, under MoBA only with those
-    in the first half of the document, so that the two modes differ in a known way."""
-
-    def __init__(self):
-        self.max_context = 1_000_000
-        self.says_context = True
-        self.usage = True
-        self.extension = True
-        self.fail_after = None  # chat requests that are answered before HTTP 500
-        self.busy = 0  # answers 429 that many times
-        self.requests = []
-        fake = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_):
-                pass
-
-            def reply(self, status, body, kind="application/json"):
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def error(self, status, message, **members):
-                self.reply(status, json.dumps({"error": {"message": message, **members}}).encode())
-
-            def do_GET(self):
-                model = {"id": "fake"}
-                if fake.says_context:
-                    model["mobius"] = {"max_context": fake.max_context, "device": "none"}
-                self.reply(200, json.dumps({"data": [model]}).encode())
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                fake.requests.append(body)
-                if fake.busy > 0:
-                    fake.busy -= 1
-                    return self.error(429, "full")
-                if fake.fail_after is not None and len(fake.requests) > fake.fail_after:
-                    return self.error(500, "broken")
-                tokens = TEMPLATE_TOKENS + sum(len(m["content"].split()) for m in body["messages"])
-                if tokens >= fake.max_context:
-                    return self.error(400, f"messages has {tokens} tokens, must have at most "
-                                      f"{fake.max_context - 1} (the context is ...)", param="messages")
-                self.reply(200, fake.answer(body, tokens), "text/event-stream")
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = "127.0.0.1:%d" % self.server.server_address[1]
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
-        self.thread.start()
-
-    def answer(self, body, tokens):
-        words = " ".join(m["content"] for m in body["messages"] if m["role"] == "user").split()
-        sparse = (body.get("mobius") or {}).get("prefill", {}).get("mode") == "moba"
-        seen = words[:len(words) // 2] if sparse else words
-        text = " ".join(word for word in seen if word.startswith("code"))
-        chunks = [{"choices": [{"delta": {"content": piece}}]} for piece in (text[:4], text[4:])]
-        last = {"choices": []}
-        if self.usage:
-            last["usage"] = {"prompt_tokens": tokens, "completion_tokens": len(text.split())}
-        if self.extension:
-            reads = {"read": tokens // 2 if sparse else tokens, "total": tokens}
-            last["mobius"] = {"ttft_ms": 250, "prefill_blocks": reads, "decode_blocks": reads}
-        events = [": a comment"] + [f"data: {json.dumps(c)}" for c in [*chunks, last]] + ["data: [DONE]"]
-        return "".join(event + "\n\n" for event in events).encode()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-    def questions(self):
-        """The requests that are cases, not counts."""
-        return [body for body in self.requests if body["max_tokens"] > 1]
 
 
 @pytest.fixture
@@ -209,6 +92,38 @@ def test_the_grid_is_covered_before_the_next_sample():
     assert len({key.seed(1) for key in keys}) == 16
     assert keys[0].seed(1) != keys[0].seed(2)
     assert keys[0].seed(1) == DocumentKey("a", 1000, 0.0, 0).seed(1)
+
+
+@pytest.mark.parametrize("arguments, named", [
+    ("--out x", "either --server or --config"), ("--out x --server s --config c", "either"),
+    ("--out x --server s --report", "--report"), ("--server s", "--out"),
+    ("--out x --server s --tasks nonsense", "'nonsense': must be one of single"),
+    ("--out x --server s --blocks 512", "BLOCK/TOP_K"), ("--out x --server s --samples 0", "--samples is 0"),
+    ("--out x --server s --lengths 9", "lengths '9'"), ("--out x --config c --set kv", "KEY=VALUE")])
+def test_wrong_command_lines_are_refused(capsys, arguments, named):
+    with pytest.raises(SystemExit) as error:
+        parse_arguments(arguments.split())
+    assert error.value.code == 2
+    assert named in capsys.readouterr().err
+
+
+def test_the_command_line_says_what_is_measured():
+    chosen = parse_arguments("--out x --server s --modes full:full,moba:full --blocks 128/4,512/8 "
+                             "--lengths 4096,8192 --depths 3".split())
+    assert [mode.name for mode in chosen.modes] == ["full:full", "moba:full 128/4", "moba:full 512/8"]
+    assert chosen.tasks == list(real_corpus.TASKS)
+    assert chosen.lengths == [4096, 8192] and chosen.depths == [0, 0.5, 1]
+
+
+def test_a_started_server_is_known_by_its_weights(tmp_path):
+    config = {"model": {"path": "elsewhere", "name": "tiny"}}
+    changed = merged(config, {"model.path": str(tmp_path), "kv.bytes": "1000"})
+    assert changed == {"model": {"path": str(tmp_path), "name": "tiny"}, "kv": {"bytes": "1000"}}
+    assert config["model"]["path"] == "elsewhere"
+    (tmp_path / "model.safetensors").write_text("trained")
+    before = checkpoint_of(changed)
+    (tmp_path / "model.safetensors").write_text("trained on")
+    assert checkpoint_of(changed) != before
 
 
 # ---- lengths ---------------------------------------------------------------------------------------
@@ -370,6 +285,24 @@ def test_an_interrupted_run_goes_on(fake, tmp_path, parallel):
     assert not fake.requests
 
 
+def test_an_interrupt_does_not_wait_for_answers(fake, tmp_path, monkeypatch):
+    # Ctrl-C while the server computes a prompt that takes minutes.
+    fake.hangs = threading.Event()
+    results = results_in(tmp_path)
+
+    def interrupted(futures):
+        while not fake.questions():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("evaluator.concurrent.futures.as_completed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(fake, results, list(grid(["t"], [600], depths_of(3), 1)), parallel=2)
+    assert not fake.hangs.is_set()  # nobody waited for it
+    fake.hangs.set()
+    assert not results.cases and results.path.exists()
+
+
 def test_results_of_something_else_are_not_continued(tmp_path):
     results_in(tmp_path).save()
     with pytest.raises(ResultsMismatch, match="seed 1, this run has 2"):
@@ -460,6 +393,18 @@ def test_heat_maps_have_a_cell_for_each_length_and_depth():
 def test_heat_maps_are_pictures(tmp_path):
     draw([case("a", 4096, 0.5), case("b", 8192, 1.0, depth=0.25)], "title", tmp_path / "map.png")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_can_be_written_again(tmp_path, capsys):
+    data = {"settings": {"model": "fake"}, "runs": [RUN], "too_long": [{"length": 4096, "why": "small"},
+                                                                     {"length": 8192, "why": "small"}],
+            "cases": [case("a", 4096, 1.0), case("a", 4096, 0.0, "moba:moba 128/2")]}
+    write_report(data, tmp_path, plots=False)
+    text = (tmp_path / "summary.txt").read_text()
+    assert text == capsys.readouterr().out
+    assert text.startswith("fake, today, commit abc, none, a machine")
+    assert text.index("== full:full") < text.index("== moba:moba 128/2")
+    assert "8K not measured: small" in text and "4K not measured" not in text
 
 
 # ---- the client ------------------------------------------------------------------------------------
