@@ -66,6 +66,8 @@ struct BackendInfo {
   std::string name;              ///< e.g. "cpu (avx512_bf16, 2 threads)"
   std::size_t memory_bytes = 0;  ///< available for weights, workspace and KV cache
   std::int32_t threads = 0;
+  /// Weights of the type asked for stay in the given memory; else they are copied to the device.
+  bool weights_in_place = true;
 };
 
 /// What workspace depends on. `activation` is where activations are rounded: the type of matmul
@@ -168,5 +170,9 @@ class Backend {
 
 /// The CPU backend. threads = 0 uses every core this process may run on.
 std::unique_ptr<Backend> make_cpu_backend(std::int32_t threads);
+
+/// The CUDA backend on one Hopper GPU. Throws std::runtime_error with one line where the build has
+/// none, or there is no such device.
+std::unique_ptr<Backend> make_cuda_backend(std::int32_t device);
 
 }  // namespace mobius

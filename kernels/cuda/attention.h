@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/kv_cache.h"
+#include "kernels/cuda/step.h"
+
+namespace mobius {
+
+/// Scratch memory of attention, laid out for the largest step.
+struct AttentionWorkspace {
+  /// Results of spans: unnormalised outputs [singles, heads, kMaxSpans, D] and, beside each, the
+  /// running maximum (in units of log2) and the sum [singles, heads, kMaxSpans, 2].
+  float* partial_out = nullptr;
+  float* partial_state = nullptr;
+  /// Bit b of [rows, heads, selection_words]: block b, before the row's own, is chosen. Filled for
+  /// rows whose policy at the layer is MoBA.
+  std::uint32_t* selection = nullptr;
+  std::int32_t selection_words = 0;
+  /// [gate_warps, 16, max_blocks]
+  float* scores = nullptr;
+  std::int32_t gate_warps = 0;
+  std::int32_t max_blocks = 0;
+};
+
+/// Bytes of the workspace, and its parts laid out from `memory` (256-byte aligned).
+std::size_t attention_workspace_bytes(const KvShape& kv, std::int32_t heads,
+                                      const StepLimits& limits);
+AttentionWorkspace lay_out_attention_workspace(void* memory, const KvShape& kv, std::int32_t heads,
+                                               const StepLimits& limits);
+
+/// What one call of attention works on. q and out are [R, heads * D] bf16.
+struct AttentionCall {
+  const std::uint16_t* q = nullptr;
+  std::uint16_t* out = nullptr;
+  const std::uint16_t* keys = nullptr;  ///< this layer's, see CudaKvPool; as are the next three
+  const std::uint16_t* values = nullptr;
+  const float* sums = nullptr;
+  const std::uint16_t* centroids = nullptr;  ///< null where none are stored
+  DeviceStep step;
+  AttentionWorkspace workspace;
+  std::int32_t heads = 0;
+  std::int32_t kv_heads = 0;
+  std::int32_t page_tokens = 0;
+  std::int32_t centroid_block = 0;
+  std::int32_t layer = 0;
+  std::int32_t num_layers = 0;
+  std::int32_t tiles = 0;   ///< of slices with several rows
+  std::int32_t single = 0;  ///< slices of one row
+};
+
+/// Backend::attention for a step that fits. `fixed_grid`: launches must not follow from the
+/// context's length, because they are recorded once and replayed at other lengths. Enqueues work.
+///
+/// A row of a one-row slice (decode) depends on its query, its position and the cache alone. So
+/// does a row of a longer slice, but in another order of sums: the two differ in last bits.
+void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t layer,
+                      const HostStep& host, const DeviceStep& step,
+                      const AttentionWorkspace& workspace, bool fixed_grid, cudaStream_t stream);
+
+// The plain kernels, for head_dim 32, 64 and 128. Which tile a row is in does not change its bits.
+void launch_gate(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream);
+void launch_tiles(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream);
+/// `blocks`: thread blocks that share the spans.
+void launch_singles(const AttentionCall& call, std::int32_t head_dim, std::int32_t blocks,
+                    cudaStream_t stream);
+
+}  // namespace mobius

@@ -1,0 +1,393 @@
+#include <algorithm>
+#include <bit>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/graph.h"
+#include "kernels/cuda/kv_cache.h"
+#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/sampling.h"
+#include "kernels/cuda/step.h"
+
+namespace mobius {
+namespace {
+
+/// Kept out of the plan: recorded graphs, modules, the library's own, and rounding of allocations.
+constexpr std::size_t kReservedBytes = std::size_t{768} << 20;
+/// Query heads of a KV head that share a warp's rows.
+constexpr std::int64_t kMostSharing = kWarpRows;
+
+void require(bool condition, const std::string& what) {
+  if (!condition) throw std::invalid_argument(what);
+}
+
+std::string shape_of(const Tensor& tensor) {
+  return std::string(name_of(tensor.dtype)) + "[" + std::to_string(tensor.rows) + ", " +
+         std::to_string(tensor.cols) + "]";
+}
+
+bool f32_or_bf16(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::bf16;
+}
+
+const HostTensor& block_of(const Weight& weight, const char* operation) {
+  require(weight.row_blocks.size() == 1 && weight.row_blocks[0].rows == weight.rows,
+          std::string(operation) + ": the weight is not this backend's");
+  return weight.row_blocks[0];
+}
+
+const CudaKvPool& own(const KvPool& kv) {
+  const auto* pool = dynamic_cast<const CudaKvPool*>(&kv);
+  require(pool != nullptr, "the KV pool is another backend's");
+  return *pool;
+}
+
+CudaKvPool& own(KvPool& kv) {
+  auto* pool = dynamic_cast<CudaKvPool*>(&kv);
+  require(pool != nullptr, "the KV pool is another backend's");
+  return *pool;
+}
+
+std::uint64_t bits_of(const void* pointer) {
+  return reinterpret_cast<std::uintptr_t>(pointer);
+}
+
+enum class Operation : std::uint64_t {
+  embed,
+  rms_norm,
+  matmul,
+  rope_append,
+  attention,
+  silu_mul,
+  gather_rows
+};
+
+/// An operation and two tensors as numbers, for OperationLog.
+#define MOBIUS_SIGNATURE(operation, a, b)                                                          \
+  static_cast<std::uint64_t>(operation), bits_of((a).data), static_cast<std::uint64_t>((a).dtype), \
+      static_cast<std::uint64_t>((a).rows), static_cast<std::uint64_t>((a).cols),                  \
+      bits_of((b).data), static_cast<std::uint64_t>((b).dtype),                                    \
+      static_cast<std::uint64_t>((b).rows), static_cast<std::uint64_t>((b).cols)
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(int device) : device_(device), log_(stream_), matmul_(stream_) {}
+
+  BackendInfo info() const override {
+    cudaDeviceProp properties{};
+    MOBIUS_CUDA(cudaGetDeviceProperties(&properties, device_));
+    std::size_t free = 0;
+    std::size_t total = 0;
+    MOBIUS_CUDA(cudaMemGetInfo(&free, &total));
+    BackendInfo info;
+    info.name = "cuda (" + std::string(properties.name) + ")";
+    info.memory_bytes = free > kReservedBytes ? free - kReservedBytes : 0;
+    info.threads = 1;
+    info.weights_in_place = false;
+    return info;
+  }
+
+  Buffer allocate(std::size_t bytes, std::string_view purpose) override {
+    return {allocate_device(bytes, purpose), bytes};
+  }
+
+  Weight load_weight(std::span<const HostTensor> row_blocks, DType dtype) override {
+    if (row_blocks.empty()) throw std::runtime_error("a weight has no row blocks");
+    if (dtype == DType::f16) throw std::runtime_error("CUDA computes in bf16 or f32, not f16");
+    Weight weight;
+    weight.cols = row_blocks.front().cols;
+    for (const HostTensor& block : row_blocks) {
+      if (block.cols != weight.cols || block.cols < 1 || block.rows < 1 || block.data == nullptr) {
+        throw std::runtime_error("a weight's row block is [" + std::to_string(block.rows) + ", " +
+                                 std::to_string(block.cols) + "] beside one of " +
+                                 std::to_string(weight.cols) + " columns");
+      }
+      weight.rows += block.rows;
+    }
+    const HostTensor whole{nullptr, dtype, weight.rows, weight.cols};
+    weight.storage = slabs_.allocate(whole.bytes(), "weights");
+    if (!uploader_) uploader_.emplace(stream_);
+    auto* next = static_cast<std::byte*>(weight.storage.get());
+    for (const HostTensor& block : row_blocks) {
+      const std::int64_t count = block.rows * block.cols;
+      uploader_->upload(next, dtype, block.data, block.dtype, count);
+      next += static_cast<std::size_t>(count) * size_of(dtype);
+    }
+    weight.row_blocks.push_back({weight.storage.get(), dtype, weight.rows, weight.cols});
+    if (dtype == DType::bf16 && weight.rows > 1) {
+      matmul_.add_weight(weight.storage.get(), weight.rows, weight.cols);
+    }
+    return weight;
+  }
+
+  std::size_t kv_bytes(const KvShape& shape) const override { return cuda_kv_bytes(shape); }
+
+  std::unique_ptr<KvPool> create_kv_pool(const KvShape& shape) override {
+    return std::make_unique<CudaKvPool>(shape);
+  }
+
+  std::size_t workspace_bytes(const ModelShape& model, const KvShape& kv,
+                              const StepLimits& limits) const override {
+    check_model(model, kv);
+    return attention_workspace_bytes(kv, model.heads, limits) +
+           StepUploader::device_bytes(limits, kv) +
+           CudaSampler::device_bytes(sampled_rows(limits), model.vocab) +
+           CudaMatmul::kWorkspaceBytes;
+  }
+
+  void reserve_workspace(const ModelShape& model, const KvShape& kv,
+                         const StepLimits& limits) override {
+    check_model(model, kv);
+    stream_.synchronize();
+    uploader_.reset();
+    matmul_.take_workspace();
+    matmul_.choose(limits.max_rows);
+    attention_memory_ = nullptr;
+    attention_memory_ = allocate_device(attention_workspace_bytes(kv, model.heads, limits),
+                                        "the attention's workspace");
+    attention_ = lay_out_attention_workspace(attention_memory_.get(), kv, model.heads, limits);
+    step_.reset();
+    step_.emplace(limits, kv, model.heads);
+    sampler_.reset();
+    sampler_.emplace(sampled_rows(limits), model.vocab);
+    vocab_ = model.vocab;
+    kv_ = kv;
+  }
+
+  void begin_step(const StepView& step) override {
+    if (!step_) throw std::invalid_argument("begin_step: no workspace was reserved");
+    for (const std::int32_t token : step.tokens) {
+      require(token >= 0 && token < vocab_, "step: token " + std::to_string(token) +
+                                                ", the vocabulary has " + std::to_string(vocab_));
+    }
+    MOBIUS_CUDA(cudaSetDevice(device_));
+    step_->upload(step, stream_);
+    const HostStep& host = step_->host();
+    if (host.single > 0 && host.single == host.rows) {
+      log_.begin_replayable(static_cast<std::uint64_t>(host.rows) << 33 |
+                            static_cast<std::uint64_t>(host.logit_rows) << 1 |
+                            (host.moba ? 1U : 0U));
+    } else {
+      log_.begin_immediate();
+    }
+  }
+
+  void embed(Tensor out, const Weight& table) override {
+    const HostTensor& block = block_of(table, "embed");
+    require(out.dtype == DType::f32 && out.cols == table.cols && out.rows == host().rows &&
+                f32_or_bf16(block.dtype) && table.rows >= vocab_,
+            "embed: out is " + shape_of(out) + " for " + std::to_string(host().rows) +
+                " tokens of " + std::to_string(table.cols) + " values");
+    const std::int32_t* tokens = step_->device().tokens;
+    log_.add({MOBIUS_SIGNATURE(Operation::embed, out, block)},
+             [=, this] { launch_embed(out, block.data, block.dtype, tokens, stream_.get()); });
+  }
+
+  void rms_norm(Tensor out, Tensor in, const Weight& weight, float eps) override {
+    const HostTensor& block = block_of(weight, "rms_norm");
+    require(in.dtype == DType::f32 && f32_or_bf16(out.dtype) && out.rows == in.rows &&
+                out.cols == in.cols && in.cols > 0 && weight.rows == 1 && weight.cols == in.cols,
+            "rms_norm: out " + shape_of(out) + ", in " + shape_of(in) + ", weight [" +
+                std::to_string(weight.rows) + ", " + std::to_string(weight.cols) + "]");
+    log_.add({MOBIUS_SIGNATURE(Operation::rms_norm, out, in), bits_of(block.data),
+              std::bit_cast<std::uint32_t>(eps)},
+             [=, this] { launch_rms_norm(out, in, block.data, block.dtype, eps, stream_.get()); });
+  }
+
+  void matmul(Tensor out, Tensor in, const Weight& weight, bool accumulate) override {
+    const HostTensor& block = block_of(weight, "matmul");
+    require(block.dtype == DType::bf16 && in.dtype == DType::bf16 && f32_or_bf16(out.dtype) &&
+                out.rows == in.rows && in.cols == weight.cols && out.cols == weight.rows &&
+                !(accumulate && out.dtype != DType::f32),
+            "matmul: out " + shape_of(out) + ", in " + shape_of(in) + ", weight " +
+                std::string(name_of(block.dtype)) + "[" + std::to_string(weight.rows) + ", " +
+                std::to_string(weight.cols) + "]; CUDA multiplies bf16");
+    if (out.rows == 0) return;
+    matmul_.prepare(out, in, block.data);
+    log_.add({MOBIUS_SIGNATURE(Operation::matmul, out, in), bits_of(block.data),
+              std::uint64_t{accumulate}},
+             [=, this] { matmul_.run(out, in, block.data, accumulate); });
+  }
+
+  void rope_append(Tensor q_out, Tensor qkv, KvPool& kv, std::int32_t layer,
+                   const Weight& inverse_frequencies) override {
+    CudaKvPool& pool = own(kv);
+    const KvShape& shape = pool.shape();
+    const HostTensor& frequencies = block_of(inverse_frequencies, "rope_append");
+    const std::int64_t kv_columns = std::int64_t{shape.kv_heads} * shape.head_dim;
+    require(frequencies.dtype == DType::f32 && frequencies.rows == 1 &&
+                frequencies.cols == shape.head_dim / 2,
+            "rope_append: inverse_frequencies must be one row of head_dim / 2 f32");
+    check_heads("rope_append", q_out, pool, layer);
+    require(qkv.dtype == DType::f32 && qkv.rows == q_out.rows &&
+                qkv.cols == q_out.cols + 2 * kv_columns,
+            "rope_append: q " + shape_of(q_out) + ", qkv " + shape_of(qkv));
+    const auto* values = static_cast<const float*>(frequencies.data);
+    log_.add({MOBIUS_SIGNATURE(Operation::rope_append, q_out, qkv), bits_of(&pool),
+              static_cast<std::uint64_t>(layer), bits_of(values)},
+             [=, this, &pool] {
+               launch_rope_append(q_out, qkv, pool, layer, values, host(), step_->device(),
+                                  stream_.get());
+             });
+  }
+
+  void attention(Tensor out, Tensor q, const KvPool& kv, std::int32_t layer) override {
+    const CudaKvPool& pool = own(kv);
+    check_heads("attention", q, pool, layer);
+    require(out.dtype == q.dtype && out.rows == q.rows && out.cols == q.cols,
+            "attention: out " + shape_of(out) + ", q " + shape_of(q));
+    const bool replayable = log_.replayable();
+    log_.add({MOBIUS_SIGNATURE(Operation::attention, out, q), bits_of(&pool),
+              static_cast<std::uint64_t>(layer)},
+             [=, this, &pool] {
+               launch_attention(out, q, pool, layer, host(), step_->device(), attention_,
+                                replayable, stream_.get());
+             });
+  }
+
+  void silu_mul(Tensor out, Tensor gate_up) override {
+    require(gate_up.dtype == DType::f32 && f32_or_bf16(out.dtype) && out.rows == gate_up.rows &&
+                gate_up.cols == 2 * out.cols,
+            "silu_mul: out " + shape_of(out) + ", gate_up " + shape_of(gate_up));
+    log_.add({MOBIUS_SIGNATURE(Operation::silu_mul, out, gate_up)},
+             [=, this] { launch_silu_mul(out, gate_up, stream_.get()); });
+  }
+
+  void gather_rows(Tensor out, Tensor in) override {
+    require(out.dtype == in.dtype && out.cols == in.cols && out.rows == host().logit_rows &&
+                in.rows == host().rows,
+            "gather_rows: out " + shape_of(out) + ", in " + shape_of(in) + ", " +
+                std::to_string(host().logit_rows) + " rows");
+    const std::int32_t* rows = step_->device().logit_rows;
+    log_.add({MOBIUS_SIGNATURE(Operation::gather_rows, out, in)},
+             [=, this] { launch_gather_rows(out, in, rows, stream_.get()); });
+  }
+
+  void sample(std::span<SampledToken> out, Tensor logits,
+              std::span<const SampleRow> rows) override {
+    if (!sampler_) throw std::invalid_argument("sample: no workspace was reserved");
+    require(logits.dtype == DType::f32 && logits.cols >= 1 && out.size() == rows.size() &&
+                logits.rows == static_cast<std::int64_t>(rows.size()),
+            "sample: logits " + shape_of(logits) + " for " + std::to_string(rows.size()) +
+                " rows and " + std::to_string(out.size()) + " results");
+    sampler_->check(rows, logits.cols);
+    log_.flush();
+    if (rows.empty()) return;
+    sampler_->sample(logits, rows, stream_);
+    sampled_ = out;
+    sample_rows_ = rows;
+  }
+
+  void wait() override {
+    log_.flush();
+    stream_.synchronize();
+    if (sample_rows_.empty()) return;
+    sampler_->collect(sampled_, sample_rows_);
+    sampled_ = {};
+    sample_rows_ = {};
+  }
+
+  void download(void* host_memory, Tensor tensor) override {
+    log_.flush();
+    MOBIUS_CUDA(cudaMemcpyAsync(host_memory, tensor.data, tensor.bytes(), cudaMemcpyDeviceToHost,
+                                stream_.get()));
+    stream_.synchronize();
+  }
+
+ private:
+  static std::int32_t sampled_rows(const StepLimits& limits) {
+    return std::min(limits.max_sequences, limits.max_rows);
+  }
+
+  static void check_model(const ModelShape& model, const KvShape& kv) {
+    if (model.activation != DType::bf16) {
+      throw std::runtime_error("model.dtype is " + std::string(name_of(model.activation)) +
+                               ", must be bf16 with CUDA");
+    }
+    cuda_kv_bytes(kv);
+    if (model.heads % model.kv_heads != 0 || model.heads / model.kv_heads > kMostSharing) {
+      throw std::runtime_error("the model has " + std::to_string(model.heads) + " heads on " +
+                               std::to_string(model.kv_heads) + " KV heads; CUDA takes up to " +
+                               std::to_string(kMostSharing) + " on each");
+    }
+    if (model.vocab > CudaSampler::kMaxVocab) {
+      throw std::runtime_error("the vocabulary has " + std::to_string(model.vocab) +
+                               " tokens, must be at most " +
+                               std::to_string(CudaSampler::kMaxVocab) + " with CUDA");
+    }
+  }
+
+  void check_heads(const char* operation, const Tensor& q, const CudaKvPool& pool,
+                   std::int32_t layer) const {
+    const KvShape& shape = pool.shape();
+    const std::int64_t kv_columns = std::int64_t{shape.kv_heads} * shape.head_dim;
+    require(shape.page_tokens == kv_.page_tokens && shape.num_pages >= kv_.num_pages,
+            std::string(operation) + ": the KV pool is not the one that was planned");
+    require(layer >= 0 && layer < shape.num_layers, std::string(operation) + ": layer " +
+                                                        std::to_string(layer) + " of " +
+                                                        std::to_string(shape.num_layers));
+    require(q.dtype == DType::bf16 && q.cols > 0 && q.cols % kv_columns == 0 &&
+                q.cols / kv_columns <= kMostSharing && q.rows == host().rows && host().slices > 0,
+            std::string(operation) + ": q " + shape_of(q) + " for a step of " +
+                std::to_string(host().rows) + " rows");
+  }
+
+  const HostStep& host() const {
+    if (!step_) throw std::invalid_argument("no workspace was reserved");
+    return step_->host();
+  }
+
+  int device_ = 0;
+  Stream stream_;
+  OperationLog log_;
+  CudaMatmul matmul_;
+  SlabAllocator slabs_;
+  std::optional<Uploader> uploader_;  ///< while weights are loaded
+  std::shared_ptr<void> attention_memory_;
+  AttentionWorkspace attention_;
+  std::optional<StepUploader> step_;
+  std::optional<CudaSampler> sampler_;
+  std::int32_t vocab_ = 0;
+  KvShape kv_;  ///< what steps are checked against
+  std::span<SampledToken> sampled_;
+  std::span<const SampleRow> sample_rows_;
+};
+
+#undef MOBIUS_SIGNATURE
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_backend(std::int32_t device) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess || count == 0) {
+    cudaGetLastError();
+    throw std::runtime_error(std::string("no CUDA device: ") +
+                             (status == cudaSuccess ? "none found" : cudaGetErrorString(status)));
+  }
+  if (device < 0 || device >= count) {
+    throw std::runtime_error("CUDA device " + std::to_string(device) +
+                             " does not exist, there are " + std::to_string(count));
+  }
+  cudaDeviceProp properties{};
+  MOBIUS_CUDA(cudaGetDeviceProperties(&properties, device));
+  if (properties.major != 9 || properties.minor != 0) {
+    throw std::runtime_error("CUDA device " + std::to_string(device) + " (" + properties.name +
+                             ") has compute capability " + std::to_string(properties.major) + "." +
+                             std::to_string(properties.minor) +
+                             ", Mobius is built for Hopper (9.0)");
+  }
+  MOBIUS_CUDA(cudaSetDevice(device));
+  return std::make_unique<CudaBackend>(device);
+}
+
+}  // namespace mobius

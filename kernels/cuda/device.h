@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "kernels/tensor.h"
+
+namespace mobius {
+
+/// Device memory, freed with the last copy. Throws std::runtime_error "no memory for <purpose>:
+/// ..." where the device has too little. 256-byte aligned or better.
+std::shared_ptr<void> allocate_device(std::size_t bytes, std::string_view purpose);
+
+/// Page-locked host memory, which the device copies from and to without a detour.
+class PinnedBuffer {
+ public:
+  PinnedBuffer() = default;
+  explicit PinnedBuffer(std::size_t bytes);
+
+  std::byte* data() const { return static_cast<std::byte*>(memory_.get()); }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  std::shared_ptr<void> memory_;
+  std::size_t bytes_ = 0;
+};
+
+class Stream {
+ public:
+  Stream();
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  cudaStream_t get() const { return stream_; }
+  void synchronize() const;
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+class Event {
+ public:
+  Event();
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  cudaEvent_t get() const { return event_; }
+  void record(const Stream& stream);
+  void synchronize() const;
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+/// Hands out pieces of large allocations, because a device allocation of its own is rounded up to
+/// 2 MiB. Pieces keep their slab alive.
+class SlabAllocator {
+ public:
+  std::shared_ptr<void> allocate(std::size_t bytes, std::string_view purpose);
+
+ private:
+  std::shared_ptr<void> slab_;
+  std::size_t used_ = 0;
+};
+
+/// Copies host matrices to the device through two pinned buffers: while one is on the bus the other
+/// is filled. Conversions happen on the device, from a staging buffer. One thread at a time.
+class Uploader {
+ public:
+  explicit Uploader(const Stream& stream);
+
+  /// to[count] of `to_type` = from[count] of `from_type`. f32, bf16 and f16 into f32 and bf16.
+  /// The host memory may be reused on return; the device's is ready for later work in the stream.
+  void upload(void* to, DType to_type, const void* from, DType from_type, std::int64_t count);
+
+ private:
+  static constexpr std::size_t kChunkBytes = std::size_t{32} << 20;
+
+  const Stream& stream_;
+  PinnedBuffer pinned_[2];
+  std::shared_ptr<void> staging_[2];
+  Event copied_[2];
+  int next_ = 0;
+};
+
+}  // namespace mobius

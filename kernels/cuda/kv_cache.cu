@@ -1,0 +1,238 @@
+#include <cuda_bf16.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/kv_cache.h"
+
+namespace mobius {
+namespace {
+
+constexpr std::size_t kAlignment = 256;
+constexpr int kThreads = 256;
+constexpr int kMaxHeadDim = 128;
+/// Keys of a page that pass through shared memory at a time.
+constexpr int kChunkRows = 64;
+
+std::size_t aligned(std::size_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+struct Layout {
+  std::size_t cells_bytes = 0;  ///< keys, and again values
+  std::size_t sums_bytes = 0;
+  std::size_t centroids_bytes = 0;
+  std::size_t total() const { return 2 * cells_bytes + sums_bytes + centroids_bytes; }
+};
+
+Layout layout_of(const KvShape& shape) {
+  const auto refuse = [](const std::string& what) {
+    throw std::runtime_error("KV cache: " + what);
+  };
+  if (shape.dtype != DType::bf16) {
+    refuse("type is " + std::string(name_of(shape.dtype)) + ", must be bf16 with CUDA");
+  }
+  if (shape.head_dim != 32 && shape.head_dim != 64 && shape.head_dim != 128) {
+    refuse("head_dim is " + std::to_string(shape.head_dim) + ", must be 32, 64 or 128 with CUDA");
+  }
+  if (shape.page_tokens < 16 || shape.page_tokens % 16 != 0) {
+    refuse("page_tokens is " + std::to_string(shape.page_tokens) +
+           ", must be a positive multiple of 16");
+  }
+  if (shape.centroid_block < 0 || shape.centroid_block % shape.page_tokens != 0) {
+    refuse("centroid_block is " + std::to_string(shape.centroid_block) +
+           ", must be 0 or a multiple of the page (" + std::to_string(shape.page_tokens) +
+           " tokens)");
+  }
+  if (shape.num_layers < 1 || shape.num_pages < 1 || shape.kv_heads < 1) {
+    refuse("needs at least one layer, page and head; has " + std::to_string(shape.num_layers) +
+           ", " + std::to_string(shape.num_pages) + " and " + std::to_string(shape.kv_heads));
+  }
+  const std::size_t vectors =
+      static_cast<std::size_t>(shape.num_layers) * static_cast<std::size_t>(shape.num_pages) *
+      static_cast<std::size_t>(shape.kv_heads) * static_cast<std::size_t>(shape.head_dim);
+  Layout layout;
+  layout.cells_bytes = aligned(vectors * static_cast<std::size_t>(shape.page_tokens) * 2);
+  layout.sums_bytes = aligned(vectors * sizeof(float));
+  layout.centroids_bytes = shape.centroid_block > 0 ? aligned(vectors * 2) : 0;
+  return layout;
+}
+
+struct RopeArguments {
+  __nv_bfloat16* q_out;
+  const float* qkv;
+  __nv_bfloat16* keys;
+  __nv_bfloat16* values;
+  float* sums;
+  const float* inverse_frequencies;
+  const std::int32_t* segments;
+  const std::int32_t* pages;
+  std::int32_t max_pages;
+  std::int32_t page_tokens;
+  std::int32_t heads;
+  std::int32_t kv_heads;
+  std::int32_t head_dim;
+};
+
+/// Cosine and sine of position * frequency. The angle reaches 1e6, where a float knows it to 0.06:
+/// it is reduced to one turn in double.
+__device__ void rotation(std::int32_t position, float frequency, float* cosine, float* sine) {
+  constexpr double kTurn = 6.283185307179586476925286766559;
+  const double angle = static_cast<double>(position) * static_cast<double>(frequency);
+  const double turns = rint(angle * (1.0 / kTurn));
+  sincosf(static_cast<float>(fma(-turns, kTurn, angle)), sine, cosine);
+}
+
+/// One block rotates one head's vectors in one segment, the rows of a step that share a page. Query
+/// heads come first, then KV heads, which also append to the page.
+__global__ void rope_append_kernel(RopeArguments a) {
+  __shared__ __nv_bfloat16 chunk[kChunkRows * kMaxHeadDim];
+  const std::int32_t* segment = a.segments + 4 * blockIdx.x;
+  const int slice = segment[0];
+  const int first_row = segment[1];
+  const int rows = segment[2];
+  const int first_position = segment[3];
+  const int half = a.head_dim / 2;
+  const int head = static_cast<int>(blockIdx.y);
+  const std::int64_t columns = std::int64_t{a.heads + 2 * a.kv_heads} * a.head_dim;
+  const float* in = a.qkv + first_row * columns + head * a.head_dim;
+  const int pairs = rows * half;
+  if (head < a.heads) {
+    __nv_bfloat16* out =
+        a.q_out + (std::int64_t{first_row} * a.heads + head) * std::int64_t{a.head_dim};
+    for (int at = static_cast<int>(threadIdx.x); at < pairs; at += kThreads) {
+      const int row = at / half;
+      const int i = at % half;
+      float cosine;
+      float sine;
+      rotation(first_position + row, a.inverse_frequencies[i], &cosine, &sine);
+      const float x = in[row * columns + i];
+      const float y = in[row * columns + i + half];
+      __nv_bfloat16* to = out + std::int64_t{row} * a.heads * a.head_dim;
+      to[i] = __float2bfloat16_rn(__fmul_rn(x, cosine) - __fmul_rn(y, sine));
+      to[i + half] = __float2bfloat16_rn(__fmul_rn(y, cosine) + __fmul_rn(x, sine));
+    }
+    return;
+  }
+
+  const int kv_head = head - a.heads;
+  const std::int64_t page =
+      a.pages[std::int64_t{slice} * a.max_pages + first_position / a.page_tokens];
+  const int slot = first_position % a.page_tokens;
+  const std::int64_t vector = page * a.kv_heads + kv_head;
+  const std::int64_t cell = (vector * a.page_tokens + slot) * a.head_dim;
+  const float* value = in + std::int64_t{a.kv_heads} * a.head_dim;
+  // A page's first slot starts its sum anew: tokens one after the other (moba.md, rule 2).
+  const int own = static_cast<int>(threadIdx.x);
+  float sum = own < a.head_dim && slot > 0 ? a.sums[vector * a.head_dim + own] : 0.0F;
+  for (int begin = 0; begin < rows; begin += kChunkRows) {
+    const int count = min(kChunkRows, rows - begin);
+    for (int at = static_cast<int>(threadIdx.x); at < count * half; at += kThreads) {
+      const int row = at / half;
+      const int i = at % half;
+      float cosine;
+      float sine;
+      rotation(first_position + begin + row, a.inverse_frequencies[i], &cosine, &sine);
+      const float x = in[(begin + row) * columns + i];
+      const float y = in[(begin + row) * columns + i + half];
+      const __nv_bfloat16 low = __float2bfloat16_rn(__fmul_rn(x, cosine) - __fmul_rn(y, sine));
+      const __nv_bfloat16 high = __float2bfloat16_rn(__fmul_rn(y, cosine) + __fmul_rn(x, sine));
+      chunk[row * a.head_dim + i] = low;
+      chunk[row * a.head_dim + i + half] = high;
+      __nv_bfloat16* to = a.keys + cell + std::int64_t{begin + row} * a.head_dim;
+      to[i] = low;
+      to[i + half] = high;
+    }
+    for (int at = static_cast<int>(threadIdx.x); at < count * a.head_dim; at += kThreads) {
+      const int row = begin + at / a.head_dim;
+      const int i = at % a.head_dim;
+      a.values[cell + std::int64_t{row} * a.head_dim + i] =
+          __float2bfloat16_rn(value[row * columns + i]);
+    }
+    __syncthreads();
+    if (own < a.head_dim) {
+      for (int row = 0; row < count; ++row) sum += __bfloat162float(chunk[row * a.head_dim + own]);
+    }
+    __syncthreads();
+  }
+  if (own < a.head_dim) a.sums[vector * a.head_dim + own] = sum;
+}
+
+/// Stores the centroid of a block whose last token is a segment's last (moba.md, rule 2).
+__global__ void centroid_kernel(__nv_bfloat16* centroids, const float* sums,
+                                const std::int32_t* segments, const std::int32_t* pages,
+                                std::int32_t max_pages, std::int32_t page_tokens,
+                                std::int32_t block, std::int32_t kv_heads, std::int32_t head_dim) {
+  const std::int32_t* segment = segments + 4 * blockIdx.x;
+  const int end = segment[3] + segment[2];
+  if (end % block != 0) return;
+  const std::int32_t* table =
+      pages + std::int64_t{segment[0]} * max_pages + (end - block) / page_tokens;
+  const int head = static_cast<int>(blockIdx.y);
+  const int own = static_cast<int>(threadIdx.x);
+  const int count = block / page_tokens;
+  float sum = 0;
+  for (int i = 0; i < count; ++i) {
+    sum += sums[(std::int64_t{table[i]} * kv_heads + head) * head_dim + own];
+  }
+  centroids[(std::int64_t{table[count - 1]} * kv_heads + head) * head_dim + own] =
+      __float2bfloat16_rn(__fdiv_rn(sum, static_cast<float>(block)));
+}
+
+}  // namespace
+
+std::size_t cuda_kv_bytes(const KvShape& shape) {
+  return layout_of(shape).total();
+}
+
+CudaKvPool::CudaKvPool(const KvShape& shape) : KvPool(shape) {
+  const Layout layout = layout_of(shape);
+  memory_ = allocate_device(layout.total(), "the KV cache");
+  MOBIUS_CUDA(cudaMemset(memory_.get(), 0, layout.total()));
+  MOBIUS_CUDA(cudaDeviceSynchronize());  // the memset's stream is not the backend's
+  auto* bytes = static_cast<std::byte*>(memory_.get());
+  keys_ = reinterpret_cast<std::uint16_t*>(bytes);
+  values_ = reinterpret_cast<std::uint16_t*>(bytes + layout.cells_bytes);
+  sums_ = reinterpret_cast<float*>(bytes + 2 * layout.cells_bytes);
+  if (layout.centroids_bytes > 0) {
+    centroids_ =
+        reinterpret_cast<std::uint16_t*>(bytes + 2 * layout.cells_bytes + layout.sums_bytes);
+  }
+}
+
+void launch_rope_append(Tensor q_out, Tensor qkv, CudaKvPool& kv, std::int32_t layer,
+                        const float* inverse_frequencies, const HostStep& host,
+                        const DeviceStep& step, cudaStream_t stream) {
+  const KvShape& shape = kv.shape();
+  if (host.segments == 0) return;
+  const auto heads = static_cast<std::int32_t>(q_out.cols / shape.head_dim);
+  const RopeArguments arguments{
+      .q_out = static_cast<__nv_bfloat16*>(q_out.data),
+      .qkv = static_cast<const float*>(qkv.data),
+      .keys = reinterpret_cast<__nv_bfloat16*>(kv.keys(layer)),
+      .values = reinterpret_cast<__nv_bfloat16*>(kv.values(layer)),
+      .sums = kv.sums(layer),
+      .inverse_frequencies = inverse_frequencies,
+      .segments = step.segments,
+      .pages = step.pages,
+      .max_pages = step.max_pages,
+      .page_tokens = shape.page_tokens,
+      .heads = heads,
+      .kv_heads = shape.kv_heads,
+      .head_dim = shape.head_dim,
+  };
+  const dim3 grid(static_cast<unsigned>(host.segments),
+                  static_cast<unsigned>(heads + shape.kv_heads));
+  rope_append_kernel<<<grid, kThreads, 0, stream>>>(arguments);
+  MOBIUS_CUDA_LAUNCHED();
+  if (shape.centroid_block == 0) return;
+  const dim3 blocks(static_cast<unsigned>(host.segments), static_cast<unsigned>(shape.kv_heads));
+  centroid_kernel<<<blocks, static_cast<unsigned>(shape.head_dim), 0, stream>>>(
+      reinterpret_cast<__nv_bfloat16*>(kv.centroids(layer)), kv.sums(layer), step.segments,
+      step.pages, step.max_pages, shape.page_tokens, shape.centroid_block, shape.kv_heads,
+      shape.head_dim);
+  MOBIUS_CUDA_LAUNCHED();
+}
+
+}  // namespace mobius

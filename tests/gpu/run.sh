@@ -1,0 +1,21 @@
+#!/bin/sh
+# Tests of the CUDA backend on this machine's GPU. usage: tests/gpu/run.sh [--sanitize] [gpu_test's options]
+#
+# Builds into build/gpu what the tests need and nothing else, prints a table and writes
+# tests/gpu/results/gpu_test.json (MOBIUS_GPU_RESULTS names another folder). --sanitize runs small
+# sizes under compute-sanitizer's memcheck and racecheck instead.
+set -eu
+cd "$(dirname "$0")/../.."
+build=build/gpu
+[ -f $build/build.ninja ] || cmake -S tests/gpu -B $build -G Ninja
+cmake --build $build
+if [ "${1:-}" = --sanitize ]; then
+  shift
+  compute-sanitizer --tool memcheck --leak-check full --error-exitcode 2 $build/gpu_test --small "$@"
+  exec compute-sanitizer --tool racecheck --error-exitcode 2 $build/gpu_test --small "$@"
+fi
+results=${MOBIUS_GPU_RESULTS:-tests/gpu/results}
+commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+git diff --quiet HEAD -- kernels tests/gpu 2>/dev/null || commit=$commit-dirty
+mkdir -p "$results"
+exec $build/gpu_test --json "$results/gpu_test.json" --commit "$commit" --date "$(date -u +%F)" "$@"
