@@ -19,6 +19,7 @@ ROOT = HERE.parent.parent
 sys.path += [str(HERE.parent / "client"), str(ROOT / "models" / "training")]
 
 import corpus  # noqa: E402
+from corpus.prose import BOOK_VARIABLE  # noqa: E402
 from cases import depths_of, grid, parse_block, parse_lengths, parse_modes  # noqa: E402
 from chat_client import ChatClient  # noqa: E402
 from evaluator import Evaluator, log_to_stderr  # noqa: E402
@@ -120,9 +121,11 @@ def measure(chosen, client, config, hardware):
     run = describe_run(ROOT, model, hardware, chosen.commit)
     run["config"] = config
     # What decides questions and answers; results of other questions or models are not continued.
+    book = os.environ.get(BOOK_VARIABLE)
     settings = {"model": model["id"], "checkpoint": config and checkpoint_of(config), "seed": chosen.seed,
                 "turns": chosen.turns, "split": "eval",
-                "corpus": fingerprint(pathlib.Path(corpus.__file__).parent.glob("*.py"))}
+                "corpus": fingerprint(pathlib.Path(corpus.__file__).parent.glob("*.py")),
+                "book": fingerprint([pathlib.Path(book)]) if book else None}
     out = pathlib.Path(chosen.out)
     out.mkdir(parents=True, exist_ok=True)
     results = Results(out / "results.json", settings, run)
