@@ -78,6 +78,13 @@ std::vector<double> token_losses(LlamaRunner& runner, std::span<const std::int32
   const std::string wrong = validate(attention.policy, info.page_tokens);
   if (!wrong.empty()) throw std::invalid_argument("attention " + attention.name() + ": " + wrong);
 
+  if (attention.full_attention_last_layers < 0 ||
+      attention.full_attention_last_layers > info.num_layers) {
+    throw std::invalid_argument("full_attention_last_layers is " +
+                                std::to_string(attention.full_attention_last_layers) +
+                                ", must be from 0 to " + std::to_string(info.num_layers));
+  }
+
   const auto vocab = static_cast<std::size_t>(info.vocab_size);
   // Logit rows are the scarce ones: a wide vocabulary makes them large.
   const auto step_rows =

@@ -97,6 +97,7 @@ void run(const Arguments& arguments) {
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (const LossAttention& attention : attentions) {
     std::vector<std::vector<double>> losses;
+    losses.reserve(windows.size());
     for (const auto& window : windows) {
       losses.push_back(token_losses(*runner, window, attention));
     }

@@ -113,6 +113,10 @@ TEST_F(TokenLosses, RefuseWhatCannotBe) {
   EXPECT_THROW(losses(*runner, tokens, "full"), std::invalid_argument);
   EXPECT_EQ(losses(*runner, std::span(tokens).first(256), "full").size(), 255U);
   EXPECT_THROW(losses(*runner, std::span(tokens).first(9), "moba:24/2"), std::invalid_argument);
+  const std::int32_t layers = runner->info().num_layers;
+  EXPECT_THROW(
+      token_losses(*runner, std::span(tokens).first(9), parse_loss_attention("full", layers + 1)),
+      std::invalid_argument);
 }
 
 TEST(LossAttention, ReadsItsName) {
