@@ -28,7 +28,7 @@ class Recipe:
     warmup: int = 100
     moba_from: int = 400     # before this step all attention is full: nothing is worth selecting yet
     full_last: int = 1       # layers at the end that are always full
-    evaluate_every: int = 1000
+    evaluate_every: int = 2000
 
     @property
     def steps(self):
@@ -39,10 +39,10 @@ TINY = Recipe(
     shape=Shape(),
     stages=(
         Stage(1024, 64, 4000, (32, 64, 128), (2, 3, 4, 8), 0.5, stretch=0.2),
-        Stage(4096, 16, 2800, (64, 128, 256), (2, 3, 4, 8), 0.7, stretch=0.3),
-        Stage(16384, 4, 1300, (128, 256, 512), (3, 4, 8), 0.7, stretch=0.3),
+        Stage(4096, 16, 1800, (64, 128, 256), (2, 3, 4, 8), 0.7, stretch=0.3),
+        Stage(16384, 4, 1000, (128, 256, 512), (3, 4, 8), 0.7, stretch=0.3),
         Stage(32768, 2, 260, (128, 256, 512), (3, 4, 8, 12), 0.6, stretch=0.3),
-        Stage(65536, 1, 100, (256, 512), (4, 8, 12), 0.5),
+        Stage(65536, 1, 80, (256, 512), (4, 8, 12), 0.5),
     ))
 
 #: Seconds on a CPU: shows that the code runs, teaches nothing.

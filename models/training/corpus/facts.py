@@ -49,6 +49,9 @@ ATTRIBUTES = [
         ("secret code", words.code), ("key", words.hexadecimal))],
 ]
 
+_MADE_UP = (("number", words.number), ("code", words.code), ("name", words.person), ("word", words.two_words),
+            ("date", words.date), ("price", words.amount), ("key", words.hexadecimal), ("town", words.town),
+            ("count", words.number), ("sign", words.hyphenated))
 _SHIP_KINDS = ("ship", "barge", "schooner", "steamer", "ferry", "cutter")
 _FIRM_KINDS = ("company", "project", "expedition", "guild", "bureau", "society")
 
@@ -90,86 +93,81 @@ class Fact:
         return f"The {self.attribute.name} of {self.entity} is {self.value}."
 
 
-_STATEMENTS = {
-    "train": [
-        "The {a} of {e} is {v}.",
-        "The {a} of {e} is {v}.",
-        "The {a} of {e} was {v}.",
-        "{es} {a} is {v}.",
-        "{es} {a} is {v}.",
-        "As for {e}, the {a} is {v}.",
-        "It was noted that the {a} of {e} is {v}.",
-        "{v} is the {a} of {e}.",
-        "Remember this: the {a} of {e} is {v}.",
-        "Whoever asks about {e} should know that the {a} is {v}.",
-        "In the ledger, the {a} of {e} is given as {v}.",
-        "Somebody had written on the wall that {es} {a} is {v}.",
-        "The {a} for {e} is {v}.",
-        "The {a} for {e} is: {v}.",
-        "One of the {a}s for {e} is: {v}.",
-        "According to the register, {e} has the {a} {v}.",
-        "{e} has {v} as the {a}.",
-        "With regard to {e}: {a} {v}.",
-        "Nobody but the clerk knew that {v} was the {a} of {e}.",
-        "They agreed to set the {a} of {e} to {v}.",
-        "{e} ({a}: {v}) was mentioned twice.",
-        "Note: {e}, {a}, {v}.",
-        "The {a} that belongs to {e} is {v}.",
-        "When asked for the {a} of {e}, the answer was {v}.",
-    ],
-    "eval": [
-        "By all accounts the {a} of {e} is {v}.",
-        "If you must know, {es} {a} is {v}.",
-        "A note in the margin gives {v} as the {a} of {e}.",
-        "For {e}, the {a} is {v}.",
-        "It is widely believed that the {a} of {e} is {v}.",
-    ],
+# A statement is an opener, a core and a closer, a question an opener and a core: some thousand forms of each, so
+# that what is learned is the search and not the template. "eval" holds parts that training never sees.
+_OPENERS = {
+    "train": ["", "", "", "", "", "It was noted that ", "Remember that ", "Everybody knows that ", "The report states that ",
+              "Somebody had written that ", "I once heard that ", "It is recorded that ", "Be aware that ",
+              "According to the register, ", "The ledger says that ", "At the meeting it was decided that ",
+              "The old man swore that ", "Note: ", "Remember this: ", "One thing is certain: ", "For the record, ",
+              "By the way, ", "A letter mentions that ", "Nobody but the clerk knew that ", "It turned out that "],
+    "eval": ["By all accounts ", "If you must know, ", "It is widely believed that ", "The inspector confirmed that "],
+}
+_CORES = {
+    "train": ["the {a} of {e} is {v}", "the {a} of {e} is {v}", "the {a} of {e} is {v}", "the {a} of {e} was {v}",
+              "{es} {a} is {v}", "{es} {a} is {v}", "{es} {a} was {v}", "{v} is the {a} of {e}", "{v} is the {a} of {e}",
+              "{v} is {es} {a}", "the {a} for {e} is {v}", "the {a} for {e} is: {v}", "{e} has the {a} {v}",
+              "{e} has {v} as the {a}", "as for {e}, the {a} is {v}", "the {a} that belongs to {e} is {v}",
+              "{v} was chosen as the {a} of {e}", "they set the {a} of {e} to {v}", "the {a} of {e} has always been {v}",
+              "the {a} of {e} turned out to be {v}", "when it comes to {e}, {v} is the {a}", "{e} goes with the {a} {v}",
+              "the clerk entered {v} as the {a} of {e}", "the letter names {v} as {es} {a}", "a sign says {v} is {es} {a}",
+              "the record shows {v} under {a} for {e}", "the {a} of {e}, {v}, was read aloud",
+              "{e}, whose {a} is {v}, was mentioned again", "you will find that {es} {a} equals {v}",
+              "the {a} of {e} must be {v}", "concerning {e}: the {a} is {v}", "{e} ({a}: {v}) was mentioned twice",
+              "{e} - {a}: {v}", "{e}: {a} = {v}", "the answer {v} was given for the {a} of {e}",
+              "one of the {a}s for {e} is: {v}", "with regard to {e}: {a} {v}", "{v} serves {e} as {a}",
+              "whoever asks for the {a} of {e} is told {v}", "somebody wrote {v} beside the {a} of {e}"],
+    "eval": ["a note in the margin gives {v} as the {a} of {e}", "for {e}, the {a} is {v}",
+             "the {a} listed for {e} is {v}", "{e} was assigned the {a} {v}"],
+}
+_CLOSERS = {
+    "train": ["", "", "", "", "", "", "", "", ", as far as anyone knows", ", and nothing else", " according to the notes",
+              ", said the porter", " since last year", ", which surprised nobody", " (see the appendix)", ", or so they say",
+              " from now on"],
+    "eval": [", as the papers show", " to this day"],
+}
+_ASKING = {
+    "train": ["", "", "", "", "", "", "According to the text, ", "Quick question: ", "From the document above, ", "Now, ",
+              "In this text, ", "I wonder: "],
+    "eval": ["Based on the document above, "],
 }
 _QUESTIONS = {
-    "train": [
-        "What is the {a} of {e}?",
-        "What is the {a} of {e}?",
-        "What is {es} {a}?",
-        "Tell me the {a} of {e}.",
-        "What is the {a} for {e}?",
-        "Can you find the {a} of {e}?",
-        "According to the text, what is the {a} of {e}?",
-        "I need the {a} of {e}.",
-        "Which {a} does {e} have?",
-        "What does the document say about the {a} of {e}?",
-        "Look up {es} {a}.",
-        "{e}: what is the {a}?",
-        "Give me {es} {a}, please.",
-        "What was the {a} of {e}?",
-        "Do you know the {a} of {e}?",
-    ],
-    "eval": [
-        "Please tell me what the {a} of {e} is.",
-        "Based on the document above, what is {es} {a}?",
-        "Could you look up the {a} of {e} for me?",
-        "What {a} is given for {e}?",
-    ],
+    "train": ["what is the {a} of {e}?", "what is the {a} of {e}?", "what is the {a} of {e}?", "what is {es} {a}?",
+              "what is {es} {a}?", "what is the {a} for {e}?", "which {a} does {e} have?", "what was the {a} of {e}?",
+              "what does the text say about the {a} of {e}?", "which {a} belongs to {e}?", "tell me the {a} of {e}.",
+              "find {es} {a}.", "I need the {a} of {e}.", "look up the {a} for {e}.", "give me {es} {a}, please.",
+              "can you find the {a} of {e}?", "do you know {es} {a}?", "state the {a} of {e}.",
+              "help me find the {a} of {e}.", "{e}: what is the {a}?", "{es} {a}?", "the {a} of {e}?",
+              "what is said to be the {a} of {e}?"],
+    "eval": ["please tell me what the {a} of {e} is.", "could you look up the {a} of {e} for me?",
+             "what {a} is given for {e}?"],
 }
+_WHO = {"train": ["who is the {a} of {e}?", "who is {es} {a}?", "who was the {a} of {e}?"], "eval": ["who is named as the {a} of {e}?"]}
 
 
 def capitalize(text):
     return text[:1].upper() + text[1:]
 
 
+def _part(rng, split, parts):
+    """Evaluation mixes known wordings with held-out ones."""
+    return rng.choice(parts["eval" if split == "eval" and rng.random() < 0.4 else "train"])
+
+
 def _fill(template, entity_name, attribute, value=""):
     possessive = entity_name + ("'" if entity_name.endswith("s") else "'s")
-    return capitalize(template.format(e=entity_name, es=possessive, a=attribute.name, v=value))
+    return template.format(e=entity_name, es=possessive, a=attribute.name, v=value)
 
 
 def state(rng, split, fact):
-    """The fact as one sentence of a document. Evaluation mixes known wordings with held-out ones."""
-    pool = _STATEMENTS[split] if split == "train" or rng.random() < 0.5 else _STATEMENTS["train"]
-    return _fill(rng.choice(pool), fact.entity, fact.attribute, fact.value)
+    """The fact as one sentence of a document."""
+    core = _fill(_part(rng, split, _CORES), fact.entity, fact.attribute, fact.value)
+    return capitalize(f"{_part(rng, split, _OPENERS)}{core}{_part(rng, split, _CLOSERS)}.")
 
 
 def ask(rng, split, entity_name, attribute):
-    pool = _QUESTIONS[split] if split == "train" or rng.random() < 0.5 else _QUESTIONS["train"]
-    return _fill(rng.choice(pool), entity_name, attribute)
+    parts = _WHO if attribute.make is words.person and rng.random() < 0.4 else _QUESTIONS
+    return capitalize(_part(rng, split, _ASKING) + _fill(_part(rng, split, parts), entity_name, attribute))
 
 
 class World:
@@ -190,10 +188,19 @@ class World:
     def fact(self, attribute=None, entity_name=None):
         """A new fact, of the given attribute or entity where they are given (they must fit)."""
         while True:
-            chosen = attribute or self.rng.choice(ATTRIBUTES)
+            chosen = attribute or self._attribute()
             name = entity_name or entity(self.rng, self.split, chosen.kind)
             if self.claim(name, chosen):
                 return Fact(name, chosen, self._value(chosen))
+
+    def _attribute(self):
+        """One of the list, or one that is made up: users ask for what no list has."""
+        if self.rng.random() < 0.7:
+            return self.rng.choice(ATTRIBUTES)
+        kind = self.rng.choice(("person", "place", "thing", "ship", "firm", "key"))
+        head = words.draw(self.rng, self.split, lambda r: r.choice(words.NOUNS if r.random() < 0.6 else words.ADJECTIVES))
+        tail, make = self.rng.choice(_MADE_UP)
+        return Attribute(f"{head} {tail}", kind, make)
 
     def another_value(self, fact):
         return Fact(fact.entity, fact.attribute, self._value(fact.attribute))

@@ -100,7 +100,7 @@ def book_sentences(split):
 def haystack(rng, split):
     """Yields sentences without end, of one style or of a mixture."""
     book = book_sentences(split)
-    style = rng.choices(("prose", "book", "noise", "mixed"), (4, 4 if book else 0, 1, 2))[0]
+    style = rng.choices(("prose", "book", "noise", "mixed"), (4, 2 if book else 0, 1, 3))[0]
     noise = rng.choice(_NOISE)
     at = rng.randrange(len(book)) if book else 0
     while True:
