@@ -245,12 +245,16 @@ CudaMatmul::Choice& CudaMatmul::choice_of(std::int64_t n, std::int64_t k, DType 
       if (!launch(candidate, some, in.head(rows), weights.front(), false)) continue;
       launch_count_differences(some.data, reference.data, out_type, rows * n,
                                static_cast<unsigned*>(counter.get()), stream_.get());
-      // One row less is another shape to the library; the last row's tile is another, too.
-      const std::int64_t odd = std::max<std::int64_t>(1, rows * 5 / 8);
-      MOBIUS_CUDA(cudaMemsetAsync(some.data, 0xff, some.bytes(), stream_.get()));
-      if (!launch(candidate, some.head(odd), in.head(odd), weights.front(), false)) continue;
-      launch_count_differences(some.data, reference.data, out_type, odd * n,
-                               static_cast<unsigned*>(counter.get()), stream_.get());
+      // Other numbers of rows are other shapes to the library, and adding is another epilogue. To
+      // add to zero changes no bit.
+      for (const std::int64_t other : {rows / 2 + 1, rows * 5 / 8 + 1}) {
+        const std::int64_t fewer = std::min(rows, other);
+        const bool adds = out_type == DType::f32;
+        MOBIUS_CUDA(cudaMemsetAsync(some.data, adds ? 0 : 0xff, some.bytes(), stream_.get()));
+        launch(candidate, some.head(fewer), in.head(fewer), weights.front(), adds);
+        launch_count_differences(some.data, reference.data, out_type, fewer * n,
+                                 static_cast<unsigned*>(counter.get()), stream_.get());
+      }
       unsigned differences = 0;
       MOBIUS_CUDA(cudaMemcpyAsync(&differences, counter.get(), sizeof differences,
                                   cudaMemcpyDeviceToHost, stream_.get()));

@@ -78,6 +78,7 @@ std::string text(double value);
 void run_ops_cases(const Options& options, Report& report);
 void run_matmul_cases(const Options& options, Report& report);
 void run_attention_cases(const Options& options, Report& report);
+void run_backend_cases(const Options& options, Report& report);
 void run_sampling_cases(const Options& options, Report& report);
 
 }  // namespace mobius::gpu

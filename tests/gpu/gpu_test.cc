@@ -81,6 +81,7 @@ int run(int argc, char** argv) {
   };
   group("ops", run_ops_cases);
   group("sampling", run_sampling_cases);
+  group("backend", run_backend_cases);
   group("attention", run_attention_cases);
   group("matmul", run_matmul_cases);
   std::printf("%s\n", report.passed() ? "All passed." : "FAILED.");
