@@ -4,12 +4,12 @@
 #include <bit>
 #include <stdexcept>
 
+#include "kernels/cpu/alignment.h"
 #include "kernels/cpu/attention_group.h"
 
 namespace mobius {
 namespace {
 
-constexpr std::size_t kAlignment = 64;
 /// Rows of a group. Under MoBA many, so that enough of them choose the same block; under full
 /// attention few, so that their state stays in the L2 cache.
 constexpr std::int32_t kMobaGroupRows = 2048;
@@ -60,10 +60,6 @@ void require(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
 }
 
-std::size_t aligned(std::size_t bytes) {
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
-
 GroupLimits limits_of(const KvShape& kv, std::int32_t gqa, std::int64_t rows,
                       std::int64_t context) {
   const std::int64_t max_rows = std::min(rows * gqa, std::int64_t{std::max(kMobaGroupRows, gqa)});
@@ -103,10 +99,10 @@ Workspace lay_out(const KvShape& kv, const GroupLimits& limits, std::int64_t row
   const std::size_t parts = part_rows(kv, limits.gqa, rows, context, threads);
   const std::size_t head_dim = static_cast<std::size_t>(kv.head_dim);
   Workspace layout;
-  layout.m = aligned(items * sizeof(GroupItem));
-  layout.l = layout.m + aligned(parts * sizeof(float));
-  layout.o = layout.l + aligned(parts * sizeof(float));
-  layout.scratch = layout.o + aligned(parts * head_dim * sizeof(float));
+  layout.m = align_up(items * sizeof(GroupItem));
+  layout.l = layout.m + align_up(parts * sizeof(float));
+  layout.o = layout.l + align_up(parts * sizeof(float));
+  layout.scratch = layout.o + align_up(parts * head_dim * sizeof(float));
   layout.end = layout.scratch + static_cast<std::size_t>(threads) * group_scratch_bytes(kv, limits);
   return layout;
 }
@@ -245,7 +241,7 @@ std::vector<std::vector<std::int32_t>> selected_blocks(Tensor q, const CpuKvPool
   std::vector<std::byte> memory(group_scratch_bytes(shape, limits) + kAlignment);
   const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
   const GroupScratch scratch =
-      carve_group_scratch(memory.data() + (aligned(address) - address), shape, limits);
+      carve_group_scratch(memory.data() + (align_up(address) - address), shape, limits);
   const std::int32_t queries = queries_per_group(policy, gqa, q.rows);
   for (std::int32_t g = 0; g < shape.kv_heads; ++g) {
     for (std::int32_t first = 0; first < slice.num_rows; first += queries) {

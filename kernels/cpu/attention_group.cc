@@ -7,12 +7,13 @@
 #include <limits>
 #include <numbers>
 
+#include "kernels/cpu/alignment.h"
+
 namespace mobius {
 namespace {
 
 /// Keys that rows attend before the next rows do: K and V of that many stay in the L2 cache.
 constexpr std::int32_t kSegmentKeys = 512;
-constexpr std::size_t kAlignment = 64;
 
 std::int32_t cells_per_head(const KvShape& kv) {
   return static_cast<std::int32_t>(static_cast<std::size_t>(kv.head_dim) * size_of(kv.dtype) /
@@ -38,7 +39,7 @@ class Carver {
   template <class T>
   void take(T*& array, std::size_t count) {
     array = memory_ != nullptr ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
-    used_ += (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+    used_ += align_up(count * sizeof(T));
   }
   std::size_t used() const { return used_; }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/alignment.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/host.h"
@@ -21,16 +22,11 @@
 namespace mobius {
 namespace {
 
-constexpr std::size_t kAlignment = 64;
 constexpr std::int32_t kMostThreads = 1024;
 
 std::string readable(std::size_t bytes) {
   const std::size_t mebibytes = (bytes + (std::size_t{1} << 20) - 1) >> 20;
   return std::to_string(mebibytes) + " MiB";
-}
-
-std::size_t round_up(std::size_t bytes) {
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
 /// Whether kernels may read the block where it lies: they need the alignment of one element.
@@ -74,7 +70,7 @@ class CpuBackend final : public Backend {
     const std::size_t available = available_memory();
     void* memory = bytes > available
                        ? nullptr
-                       : std::aligned_alloc(kAlignment, std::max(round_up(bytes), kAlignment));
+                       : std::aligned_alloc(kAlignment, std::max(align_up(bytes), kAlignment));
     if (memory == nullptr) {
       throw std::runtime_error("no memory for " + std::string(purpose) + ": " + readable(bytes) +
                                " needed, " + readable(available) + " available");
@@ -97,7 +93,7 @@ class CpuBackend final : public Backend {
       }
       weight.rows += block.rows;
       if (!usable_in_place(block, dtype)) {
-        copied += round_up(HostTensor{nullptr, dtype, block.rows, block.cols}.bytes());
+        copied += align_up(HostTensor{nullptr, dtype, block.rows, block.cols}.bytes());
       }
     }
     if (copied > 0) weight.storage = allocate(copied, "converted weights").data;
@@ -109,7 +105,7 @@ class CpuBackend final : public Backend {
       }
       convert(next, dtype, block.data, block.dtype, block.rows * block.cols, pool_, isa_);
       weight.row_blocks.push_back({next, dtype, block.rows, block.cols});
-      next += round_up(weight.row_blocks.back().bytes());
+      next += align_up(weight.row_blocks.back().bytes());
     }
     return weight;
   }

@@ -10,15 +10,13 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/bf16.h"
+#include "kernels/cpu/alignment.h"
+
 namespace mobius {
 namespace {
 
-constexpr std::size_t kAlignment = 64;
 constexpr std::int32_t kMaxHeadDim = 256;
-
-std::size_t aligned(std::size_t bytes) {
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
 
 struct Layout {
   std::size_t tile_cells = 0;
@@ -59,25 +57,15 @@ Layout layout_of(const KvShape& shape) {
   Layout layout;
   layout.tile_cells = static_cast<std::size_t>(shape.page_tokens) * head_dim *
                       size_of(shape.dtype) / sizeof(std::uint32_t);
-  layout.tiles_bytes = aligned(tiles * 2 * layout.tile_cells * sizeof(std::uint32_t));
-  layout.sums_bytes = aligned(tiles * head_dim * sizeof(float));
+  layout.tiles_bytes = align_up(tiles * 2 * layout.tile_cells * sizeof(std::uint32_t));
+  layout.sums_bytes = align_up(tiles * head_dim * sizeof(float));
   layout.centroids_bytes =
-      shape.centroid_block > 0 ? aligned(tiles * head_dim * size_of(shape.dtype)) : 0;
+      shape.centroid_block > 0 ? align_up(tiles * head_dim * size_of(shape.dtype)) : 0;
   return layout;
 }
 
 void require(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
-}
-
-std::uint16_t to_bf16(float value) {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  if (value != value) return 0x7fc0;
-  return static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
-}
-
-float from_bf16(std::uint16_t value) {
-  return std::bit_cast<float>(static_cast<std::uint32_t>(value) << 16);
 }
 
 /// Rows of one slice that lie in one page.

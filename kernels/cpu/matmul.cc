@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/cpu/alignment.h"
+
 namespace mobius {
 
 namespace {
@@ -88,7 +90,7 @@ std::size_t Matmul::scratch_bytes(std::int64_t k) const {
 
 void Matmul::reserve(std::int64_t k) {
   if (k <= reserved_k_) return;
-  scratch_.reset(static_cast<std::byte*>(std::aligned_alloc(64, scratch_bytes(k))));
+  scratch_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, scratch_bytes(k))));
   reserved_k_ = scratch_ ? k : 0;
   if (!scratch_) throw std::bad_alloc();
 }

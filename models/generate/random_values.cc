@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/bf16.h"
+
 namespace mobius {
 namespace {
 
@@ -26,11 +28,6 @@ float draw(std::uint64_t key, std::uint64_t index) {
   return static_cast<float>(2 * sum - 4 * 0xFFFF);
 }
 constexpr double kVariance = 4.0 * 4.0 * (65536.0 * 65536.0 - 1.0) / 12.0;
-
-std::uint16_t to_bf16(float value) {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  return static_cast<std::uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
 
 /// Rounds to nearest even. Values are finite and far from the largest half.
 std::uint16_t to_f16(float value) {

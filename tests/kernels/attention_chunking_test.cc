@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/kernels/attention_fixture.h"
+#include "tests/kernels/isas.h"
 
 namespace mobius {
 namespace {
@@ -31,10 +32,7 @@ std::vector<Setting> settings() {
 
 class AttentionChunking : public testing::TestWithParam<Isa> {};
 
-INSTANTIATE_TEST_SUITE_P(Isas, AttentionChunking, testing::ValuesIn(supported_isas()),
-                         [](const testing::TestParamInfo<Isa>& isa) {
-                           return std::string(name_of(isa.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(Isas, AttentionChunking, every_isa(), isa_name);
 
 struct Result {
   std::vector<std::byte> q, out;

@@ -2,17 +2,17 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <random>
 #include <stdexcept>
+#include <string_view>
 
 #include "kernels/cpu/host.h"
 #include "kernels/oracle/ops.h"
 #include "tests/kernels/test_data.h"
+#include "tests/scratch_folder.h"
 
 namespace mobius {
 namespace {
@@ -270,36 +270,31 @@ TEST(CpuBackend, RefusesAnotherBackendsPool) {
 /// A file system of the few files that limits are read from.
 class HostLimits : public testing::Test {
  protected:
-  // Named after the process: tests run beside each other.
-  HostLimits() : root_(testing::TempDir() + "mobius_host_test." + std::to_string(::getpid())) {
-    write("proc/meminfo", "MemTotal: 1000000 kB\nMemAvailable:   500000 kB\n");
-  }
-  ~HostLimits() override { std::filesystem::remove_all(root_); }
-  void write(const std::string& file, const std::string& text) {
-    const std::filesystem::path path = root_ / file;
-    std::filesystem::create_directories(path.parent_path());
-    std::ofstream(path) << text;
-  }
-  std::filesystem::path root_;
+  HostLimits() { write("proc/meminfo", "MemTotal: 1000000 kB\nMemAvailable:   500000 kB\n"); }
+  void write(std::string_view file, std::string_view text) const { folder_.write(file, text); }
+  const std::filesystem::path& root() const { return folder_.path(); }
+
+ private:
+  ScratchFolder folder_;
 };
 
 TEST_F(HostLimits, MemoryIsWhatTheKernelCallsAvailable) {
-  EXPECT_EQ(available_memory(root_), 500000U * 1024);
-  EXPECT_THROW(available_memory(root_ / "nowhere"), std::runtime_error);
+  EXPECT_EQ(available_memory(root()), 500000U * 1024);
+  EXPECT_THROW(available_memory(root() / "nowhere"), std::runtime_error);
 }
 
 TEST_F(HostLimits, MemoryIsBoundByControlGroups) {
   write("proc/self/cgroup", "0::/a/b\n");
   write("sys/fs/cgroup/a/b/memory.max", "max\n");
   write("sys/fs/cgroup/a/b/memory.current", "1000\n");
-  EXPECT_EQ(available_memory(root_), 500000U * 1024);
+  EXPECT_EQ(available_memory(root()), 500000U * 1024);
   write("sys/fs/cgroup/a/memory.max", "1000000\n");
   write("sys/fs/cgroup/a/memory.current", "700000\n");
-  EXPECT_EQ(available_memory(root_), 300000U);
+  EXPECT_EQ(available_memory(root()), 300000U);
   write("sys/fs/cgroup/a/memory.stat", "anon 5\ninactive_file 90000\nactive_file 10000\n");
-  EXPECT_EQ(available_memory(root_), 400000U);
+  EXPECT_EQ(available_memory(root()), 400000U);
   write("sys/fs/cgroup/a/memory.current", "2000000\n");
-  EXPECT_EQ(available_memory(root_), 0U);
+  EXPECT_EQ(available_memory(root()), 0U);
 }
 
 TEST_F(HostLimits, MemoryIsBoundByVersionOneGroups) {
@@ -307,16 +302,16 @@ TEST_F(HostLimits, MemoryIsBoundByVersionOneGroups) {
   write("sys/fs/cgroup/memory/memory.limit_in_bytes", "2000000\n");
   write("sys/fs/cgroup/memory/memory.usage_in_bytes", "500000\n");
   write("sys/fs/cgroup/memory/memory.stat", "total_inactive_file 100000\n");
-  EXPECT_EQ(available_memory(root_), 1600000U);
+  EXPECT_EQ(available_memory(root()), 1600000U);
 }
 
 TEST_F(HostLimits, ProcessorsAreBoundByTheQuota) {
-  EXPECT_GE(available_processors(root_), 1);
+  EXPECT_GE(available_processors(root()), 1);
   write("proc/self/cgroup", "0::/a\n");
   write("sys/fs/cgroup/a/cpu.max", "max 100000\n");
-  EXPECT_EQ(available_processors(root_), available_processors("/nowhere"));
+  EXPECT_EQ(available_processors(root()), available_processors("/nowhere"));
   write("sys/fs/cgroup/a/cpu.max", "50000 100000\n");
-  EXPECT_EQ(available_processors(root_), 1);
+  EXPECT_EQ(available_processors(root()), 1);
 }
 
 }  // namespace

@@ -9,20 +9,11 @@
 #include <stdexcept>
 
 #include "kernels/oracle/ops.h"
+#include "tests/kernels/isas.h"
 #include "tests/kernels/test_data.h"
 
 namespace mobius {
 namespace {
-
-constexpr DType kTypes[] = {DType::bf16, DType::f32};
-
-Weight weight_of(std::vector<HostTensor> blocks) {
-  Weight weight;
-  weight.cols = blocks.front().cols;
-  for (const HostTensor& block : blocks) weight.rows += block.rows;
-  weight.row_blocks = std::move(blocks);
-  return weight;
-}
 
 /// Sum over k of |x| |w|: what rounding errors of a sum are measured against.
 std::vector<double> magnitudes(std::vector<float> x, std::vector<float> w, std::int64_t rows,
@@ -170,8 +161,7 @@ TEST_P(MatmulIsa, KeepsInfinityAndNaNInTheirRow) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryIsa, MatmulIsa, testing::ValuesIn(supported_isas()),
-                         [](const auto& instance) { return std::string(name_of(instance.param)); });
+INSTANTIATE_TEST_SUITE_P(EveryIsa, MatmulIsa, every_isa(), isa_name);
 
 TEST(Matmul, RefusesShapesThatDoNotFitAndWritesNothing) {
   ThreadPool pool(1);

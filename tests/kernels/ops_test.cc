@@ -11,21 +11,13 @@
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/row_kernels.h"
 #include "kernels/oracle/ops.h"
+#include "tests/kernels/isas.h"
 #include "tests/kernels/test_data.h"
 
 namespace mobius {
 namespace {
 
-constexpr DType kTypes[] = {DType::bf16, DType::f32};
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-Weight weight_of(std::vector<HostTensor> blocks) {
-  Weight weight;
-  weight.cols = blocks.front().cols;
-  for (const HostTensor& block : blocks) weight.rows += block.rows;
-  weight.row_blocks = std::move(blocks);
-  return weight;
-}
 
 /// Half a unit in the last place of bf16 is 2^-9 of the value.
 double tolerance(DType type, double value) {
@@ -192,8 +184,7 @@ TEST_P(OpsIsa, ConvertsBetweenAllTypesToNearestEven) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryIsa, OpsIsa, testing::ValuesIn(supported_isas()),
-                         [](const auto& instance) { return std::string(name_of(instance.param)); });
+INSTANTIATE_TEST_SUITE_P(EveryIsa, OpsIsa, every_isa(), isa_name);
 
 TEST(Ops, HalfPrecisionRoundTripsEveryPattern) {
   for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {

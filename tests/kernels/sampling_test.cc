@@ -13,6 +13,7 @@
 #include "kernels/oracle/sampling.h"
 #include "kernels/philox.h"
 #include "kernels/sampling.h"
+#include "tests/kernels/isas.h"
 
 namespace mobius {
 namespace {
@@ -23,9 +24,9 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 std::vector<float> random_logits(std::size_t vocab, float scale, std::mt19937& random) {
-  std::normal_distribution<float> normal(0.0F, scale);
+  std::normal_distribution<float> normal;
   std::vector<float> logits(vocab);
-  for (float& logit : logits) logit = normal(random);
+  for (float& logit : logits) logit = scale * normal(random);
   return logits;
 }
 
@@ -317,8 +318,7 @@ TEST_P(SamplingIsa, ForgetsOneRowBeforeTheNext) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryIsa, SamplingIsa, testing::ValuesIn(supported_isas()),
-                         [](const auto& instance) { return std::string(name_of(instance.param)); });
+INSTANTIATE_TEST_SUITE_P(EveryIsa, SamplingIsa, every_isa(), isa_name);
 
 TEST(Sampling, RefusesRowsThatCannotBeSampled) {
   SamplingParams params;

@@ -9,13 +9,26 @@
 #include <cstdint>
 #include <cstring>
 #include <random>
+#include <utility>
 #include <vector>
 
-#include "kernels/cpu/isa.h"
+#include "kernels/backend.h"
 #include "kernels/oracle/ops.h"
 #include "kernels/tensor.h"
 
 namespace mobius {
+
+/// The types that activations and weights have.
+inline constexpr DType kTypes[] = {DType::bf16, DType::f32};
+
+/// Row blocks of one width, one under the other.
+inline Weight weight_of(std::vector<HostTensor> blocks) {
+  Weight weight;
+  weight.cols = blocks.front().cols;
+  for (const HostTensor& block : blocks) weight.rows += block.rows;
+  weight.row_blocks = std::move(blocks);
+  return weight;
+}
 
 /// A matrix in memory of its own with poison around it: NaN inside, so that what is left out shows,
 /// and a margin whose change shows a write out of bounds. `misalign` bytes off a 64-byte boundary.

@@ -1,13 +1,12 @@
 #include "tests/unit/engine/support.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
-#include <fstream>
+#include <string>
 #include <variant>
 
 #include "engine/validate.h"
+#include "tests/scratch_folder.h"
 
 namespace mobius {
 namespace {
@@ -22,18 +21,13 @@ std::string base64_of(unsigned char byte) {
 
 std::shared_ptr<const Tokenizer> byte_tokenizer() {
   static const std::shared_ptr<const Tokenizer> tokenizer = [] {
-    const auto folder = std::filesystem::temp_directory_path() /
-                        ("mobius-byte-tokenizer-" + std::to_string(getpid()));
-    std::filesystem::create_directories(folder);
-    {
-      std::ofstream ranks(folder / "tokenizer.model");
-      for (int byte = 0; byte < 256; ++byte) {
-        ranks << base64_of(static_cast<unsigned char>(byte)) << ' ' << byte << '\n';
-      }
+    std::string ranks;
+    for (int byte = 0; byte < 256; ++byte) {
+      ranks += base64_of(static_cast<unsigned char>(byte)) + ' ' + std::to_string(byte) + '\n';
     }
-    auto loaded = Tokenizer::load(folder);
-    std::filesystem::remove_all(folder);
-    return loaded;
+    const ScratchFolder folder;
+    folder.write("tokenizer.model", ranks);
+    return Tokenizer::load(folder.path());
   }();
   return tokenizer;
 }

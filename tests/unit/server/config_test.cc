@@ -4,12 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <set>
 #include <sstream>
 
 #include "server/config/schema.h"
+#include "tests/scratch_folder.h"
 
 namespace mobius {
 namespace {
@@ -215,11 +214,6 @@ TEST(Config, MissingFileIsOneLine) {
 TEST(Config, AuthoritiesBracketColons) {
   EXPECT_EQ(authority("127.0.0.1", 8000), "127.0.0.1:8000");
   EXPECT_EQ(authority("::1", 0), "[::1]:0");
-}
-
-std::string read_file(const std::filesystem::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
 }
 
 TEST(Schema, IsSoundAndDocumented) {

@@ -1,30 +1,10 @@
 #include "tests/unit/tokenizer/fixtures.h"
 
-#include <unistd.h>
-
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
-#include <stdexcept>
 
 namespace mobius {
 
 using nlohmann::json;
-
-TemporaryFolder::TemporaryFolder() {
-  std::string name = (std::filesystem::temp_directory_path() / "mobius-test-XXXXXX").string();
-  if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp failed: " + name);
-  path_ = name;
-}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
-void TemporaryFolder::write(const std::string& name, std::string_view content) const {
-  std::ofstream(path_ / name, std::ios::binary) << content;
-}
 
 const std::string kLlama3Split =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*)"
@@ -87,7 +67,7 @@ json small_tokenizer() {
 }
 
 std::shared_ptr<const Tokenizer> load_json(const json& file) {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   folder.write("tokenizer.json", file.dump());
   return Tokenizer::load(folder.path());
 }
@@ -102,12 +82,6 @@ std::filesystem::path test_data() {
   const char* folder = std::getenv("MOBIUS_TEST_DATA");
   return folder != nullptr ? std::filesystem::path(folder)
                            : std::filesystem::path(MOBIUS_SOURCE_DIR) / ".." / "shared" / "data";
-}
-
-std::string read_text(const std::filesystem::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  if (!stream) throw std::runtime_error("cannot open " + file.string());
-  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
 }
 
 }  // namespace mobius

@@ -9,23 +9,9 @@
 #include <vector>
 
 #include "engine/tokenizer/tokenizer.h"
+#include "tests/scratch_folder.h"
 
 namespace mobius {
-
-/// A folder of its own that goes with its owner.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  const std::filesystem::path& path() const { return path_; }
-  void write(const std::string& name, std::string_view content) const;
-
- private:
-  std::filesystem::path path_;
-};
 
 /// Llama 3's split pattern.
 extern const std::string kLlama3Split;
@@ -44,7 +30,5 @@ std::vector<std::int32_t> encode(const Tokenizer& tokenizer, std::string_view te
 
 /// MOBIUS_TEST_DATA, by default ../shared/data beside the sources.
 std::filesystem::path test_data();
-
-std::string read_text(const std::filesystem::path& file);
 
 }  // namespace mobius

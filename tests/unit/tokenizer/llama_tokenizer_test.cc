@@ -20,7 +20,7 @@ using Ids = std::vector<std::int32_t>;
 class LlamaTokenizer : public ::testing::Test {
  protected:
   static std::shared_ptr<const Tokenizer> load_only(const char* file) {
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     std::filesystem::create_symlink(std::filesystem::absolute(test_data() / "llama3.1" / file),
                                     folder.path() / file);
     return Tokenizer::load(folder.path());
@@ -44,8 +44,8 @@ class LlamaTokenizer : public ::testing::Test {
 
 TEST_F(LlamaTokenizer, GivesTheVectorsOfLlamaCpp) {
   const std::filesystem::path stem = test_data() / "tokenizer";
-  const std::string inputs = read_text(stem / "ggml-vocab-llama-bpe.gguf.inp");
-  std::istringstream outputs(read_text(stem / "ggml-vocab-llama-bpe.gguf.out"));
+  const std::string inputs = read_file(stem / "ggml-vocab-llama-bpe.gguf.inp");
+  std::istringstream outputs(read_file(stem / "ggml-vocab-llama-bpe.gguf.out"));
   const std::string separator = "\n__ggml_vocab_test__\n";
   int count = 0;
   for (std::size_t begin = 0; begin < inputs.size(); ++count) {
@@ -69,7 +69,7 @@ TEST_F(LlamaTokenizer, GivesTheVectorsOfLlamaCpp) {
 
 TEST_F(LlamaTokenizer, GivesWhatHuggingFaceGives) {
   const auto cases = nlohmann::json::parse(
-      read_text(std::filesystem::path(MOBIUS_SOURCE_DIR) / "tests/golden/llama3_tokenizer.json"));
+      read_file(std::filesystem::path(MOBIUS_SOURCE_DIR) / "tests/golden/llama3_tokenizer.json"));
   ASSERT_GT(cases.size(), 200u);
   for (const auto& entry : cases) {
     const auto text = entry["text"].get<std::string>();
@@ -97,7 +97,7 @@ TEST_F(LlamaTokenizer, BothFilesHaveTheSameTokens) {
 }
 
 TEST_F(LlamaTokenizer, BothFilesGiveTheSameIdsForABook) {
-  const std::string book = read_text(test_data() / "text/war-and-peace.txt");
+  const std::string book = read_file(test_data() / "text/war-and-peace.txt");
   const auto& [json, model] = both();
   const Ids ids = encode(*json, book);
   EXPECT_EQ(ids.size(), 779151u);  // as Hugging Face's tokenizers 0.23 counts

@@ -27,7 +27,7 @@ std::string error_of(const std::filesystem::path& folder) {
 }
 
 void expect_error(const std::string& file, const std::string& content, const std::string& message) {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   folder.write(file, content);
   EXPECT_THAT(error_of(folder.path()), AllOf(HasSubstr((folder.path() / file).string() + ": "),
                                              HasSubstr(message), Not(HasSubstr("\n"))));
@@ -164,7 +164,7 @@ std::string ranks(const std::vector<std::string>& others) {
 }
 
 TEST(LoadTokenizer, ReadsTiktokenRanks) {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   folder.write("tokenizer.model", ranks({"he", "ll", "hell", "hello", "\xC3\xA9"}));
   const auto tokenizer = Tokenizer::load(folder.path());
   EXPECT_EQ(tokenizer->vocab_size(), 261 + 256);
@@ -206,7 +206,7 @@ TEST(LoadTokenizer, MalformedRanksAreRefusedInOneLine) {
 }
 
 TEST(LoadTokenizer, PrefersTheJsonAndNamesTheFolderThatHasNeither) {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   EXPECT_EQ(error_of(folder.path()),
             folder.path().string() + ": has neither tokenizer.json nor tokenizer.model");
   folder.write("tokenizer.model", ranks({}));
