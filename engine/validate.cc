@@ -36,10 +36,7 @@ Status check_prompt(const GenerationRequest& request, const RunnerInfo& model,
   const std::size_t length = request.prompt.size();
   if (length == 0) return refuse("prompt", "has 0 tokens, must have at least 1");
   if (length >= static_cast<std::size_t>(max_context)) {
-    return refuse("prompt", "has " + std::to_string(length) + " tokens, must have at most " +
-                                std::to_string(max_context - 1) + " (the context is " +
-                                std::to_string(max_context) +
-                                " tokens, and at least one is generated)");
+    return prompt_too_long(length, true, max_context);
   }
   for (std::size_t i = 0; i < length; ++i) {
     const std::int32_t token = request.prompt[i];
@@ -131,6 +128,14 @@ Status check_policy(const std::string& phase, const AttentionPolicy& policy,
 }
 
 }  // namespace
+
+Status prompt_too_long(std::size_t length, bool exact, std::int32_t max_context) {
+  return refuse("prompt", std::string("has ") + (exact ? "" : "at least ") +
+                              std::to_string(length) + " tokens, must have at most " +
+                              std::to_string(max_context - 1) + " (the context is " +
+                              std::to_string(max_context) +
+                              " tokens, and at least one is generated)");
+}
 
 Status validate(const AttentionSettings& attention, std::int32_t num_layers,
                 std::int32_t page_tokens) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "engine/request.h"
@@ -25,6 +26,10 @@ inline constexpr std::size_t kMaxStopTokens = 256;
 /// included. Thread-safe; O(prompt).
 Status validate(const GenerationRequest& request, const RunnerInfo& model,
                 std::int32_t max_context);
+
+/// The refusal of a prompt that has `length` tokens, or at least as many, where that was enough to
+/// know: max_context or more.
+Status prompt_too_long(std::size_t length, bool exact, std::int32_t max_context);
 
 /// The same for attention alone, a server's defaults for example. Fields are
 /// "attention.prefill.block" and the like.

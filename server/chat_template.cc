@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/tokenizer/utf8.h"
+#include "engine/validate.h"
 #include "server/python_json.h"
 
 namespace mobius {
@@ -60,8 +61,8 @@ class Prompt {
     std::int32_t end_of_turn;
   };
 
-  Prompt(const Tokenizer& tokenizer, const Controls& controls)
-      : tokenizer_(tokenizer), controls_(controls) {
+  Prompt(const Tokenizer& tokenizer, const Controls& controls, std::int32_t max_context)
+      : tokenizer_(tokenizer), controls_(controls), max_context_(max_context) {
     control(controls.begin_of_text);
   }
 
@@ -73,18 +74,22 @@ class Prompt {
   }
   void text(std::string_view part) { text_ += part; }
   void end_turn() { control(controls_.end_of_turn); }
-  std::vector<std::int32_t> finish() {
+  StatusOr<std::vector<std::int32_t>> finish() {
     flush();
+    if (too_long()) return prompt_too_long(length_, false, max_context_);
     return std::move(ids_);
   }
 
  private:
+  bool too_long() const { return length_ >= static_cast<std::size_t>(max_context_); }
   void control(std::int32_t id) {
     flush();
     ids_.push_back(id);
   }
   void flush() {
-    tokenizer_.encode(text_, ids_);
+    if (!too_long()) {
+      length_ = tokenizer_.encode(text_, ids_, static_cast<std::size_t>(max_context_) - 1);
+    }
     text_.clear();
   }
 
@@ -92,6 +97,8 @@ class Prompt {
   Controls controls_;
   std::string text_;
   std::vector<std::int32_t> ids_;
+  std::int32_t max_context_;
+  std::size_t length_ = 0;  // of ids_; once too long, what it would have at least
 };
 
 StatusOr<Prompt::Controls> find_controls(const Tokenizer& tokenizer) {
@@ -177,7 +184,7 @@ StatusOr<std::vector<std::int32_t>> render_chat(const Tokenizer& tokenizer,
     tools = std::move(written).value();
   }
 
-  Prompt prompt(tokenizer, controls.value());
+  Prompt prompt(tokenizer, controls.value(), options.max_context);
   std::size_t next = 0;
 
   prompt.header(ChatRole::system);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -35,6 +36,8 @@ struct ChatTemplateOptions {
   std::string date_string = "26 Jul 2024";  // "Today Date" in the system message
   bool add_generation_prompt = true;        // ends with the assistant's header
   bool tools_in_user_message = true;        // else tool definitions go into the system message
+  /// A prompt that leaves no room in it is refused as soon as that is certain.
+  std::int32_t max_context = std::numeric_limits<std::int32_t>::max();
 };
 
 /// The prompt of a conversation, token for token what Meta's chat template of Llama 3.1 Instruct
@@ -51,7 +54,8 @@ struct ChatTemplateOptions {
 /// Errors, with the field at fault: no messages; tools without a message that can carry them; more
 /// than one tool call in a message (the model was trained on single ones); tool calls of another
 /// role than the assistant; definitions or arguments that are not a JSON object
-/// (invalid_argument). A vocabulary without Llama 3's header tokens: failed_precondition.
+/// (invalid_argument). Too many tokens: invalid_argument for the field "prompt". A vocabulary
+/// without Llama 3's header tokens: failed_precondition.
 StatusOr<std::vector<std::int32_t>> render_chat(const Tokenizer& tokenizer,
                                                 std::span<const ChatMessage> messages,
                                                 std::span<const std::string> tools_json,

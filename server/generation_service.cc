@@ -76,8 +76,9 @@ void GenerationService::chat(ChatInput input, Abandoned abandoned, Started start
   enqueue(
       shared->model, "chatcmpl-", bytes_of(*shared), shared->options,
       [this, shared] {
-        return render_chat(*tokenizer_, shared->messages, shared->tools_json,
-                           ChatTemplateOptions{});
+        ChatTemplateOptions form;
+        form.max_context = engine_.model().limits.max_context;
+        return render_chat(*tokenizer_, shared->messages, shared->tools_json, form);
       },
       std::move(abandoned), std::move(started));
 }
@@ -90,7 +91,10 @@ void GenerationService::complete(CompletionInput input, Abandoned abandoned, Sta
         std::vector<std::int32_t> tokens;
         if (const auto* text = std::get_if<std::string>(&shared->prompt)) {
           if (options_.bos_token >= 0) tokens.push_back(options_.bos_token);
-          tokenizer_->encode(*text, tokens);
+          const std::int32_t context = engine_.model().limits.max_context;
+          const auto most = static_cast<std::size_t>(context) - 1;
+          const std::size_t length = tokenizer_->encode(*text, tokens, most);
+          if (length > most) return prompt_too_long(length, false, context);
         } else {
           tokens = std::get<std::vector<std::int32_t>>(shared->prompt);
         }

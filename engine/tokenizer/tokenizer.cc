@@ -75,6 +75,7 @@ struct Tokenizer::Impl {
   std::vector<std::string_view> tokens;  // by id, into the arena
   std::vector<bool> special;             // by id
   std::unordered_map<std::string_view, std::int32_t> added;
+  std::size_t longest = 1;  // bytes of the longest token of text
   bool whole_pieces;
   TokenIndex index;
   SplitPattern split;
@@ -92,6 +93,8 @@ struct Tokenizer::Impl {
       const std::size_t begin = arena.size();
       arena += token;
       tokens.push_back(std::string_view(arena).substr(begin));
+      // Text never becomes a special token.
+      if (!special[tokens.size() - 1]) longest = std::max(longest, token.size());
     }
     std::vector<bool> is_added(tokens.size());
     for (const std::int32_t id : vocabulary.added) {
@@ -132,8 +135,12 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::filesystem::path& fo
   }
 }
 
-void Tokenizer::encode(std::string_view text, std::vector<std::int32_t>& out) const {
-  if (text.empty()) return;
+std::size_t Tokenizer::encode(std::string_view text, std::vector<std::int32_t>& out,
+                              std::size_t most) const {
+  const auto at_least = [&] {
+    return out.size() + (text.size() + impl_->longest - 1) / impl_->longest;
+  };
+  if (text.empty() || at_least() > most) return at_least();
   Pieces pieces(impl_->split);
   Bpe::Workspace workspace;
   while (!text.empty()) {
@@ -143,6 +150,7 @@ void Tokenizer::encode(std::string_view text, std::vector<std::int32_t>& out) co
       const std::string_view piece = pieces.next();
       if (piece.empty()) break;
       impl_->encode_piece(piece, workspace, out);
+      if (out.size() > most) return out.size();
     }
     text.remove_prefix(valid);
 
@@ -154,7 +162,9 @@ void Tokenizer::encode(std::string_view text, std::vector<std::int32_t>& out) co
     }
     if (broken > 0) impl_->bpe.encode(text.substr(0, broken), workspace, out);
     text.remove_prefix(broken);
+    if (at_least() > most) return at_least();
   }
+  return out.size();
 }
 
 std::optional<std::int32_t> Tokenizer::special(std::string_view name) const {

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -24,8 +26,15 @@ class Tokenizer {
   Tokenizer& operator=(const Tokenizer&) = delete;
 
   /// Appends the tokens of plain text to `out`. Any bytes are allowed, valid UTF-8 or not, and
-  /// decode back to themselves. Text that looks like a special token stays text.
-  void encode(std::string_view text, std::vector<std::int32_t>& out) const;
+  /// decode back to themselves. Text that looks like a special token stays text. Returns the length
+  /// of `out`.
+  ///
+  /// No work is done for what is too long anyway: where `out` would have more than `most` tokens,
+  /// returns, as soon as that is certain, a number above `most` that it would have at least; `out`
+  /// then ends somewhere. Certain from the start is what is longer than `most` of the longest
+  /// token.
+  std::size_t encode(std::string_view text, std::vector<std::int32_t>& out,
+                     std::size_t most = std::numeric_limits<std::size_t>::max()) const;
 
   /// The id of a special token such as "<|eot_id|>", if the vocabulary has it.
   std::optional<std::int32_t> special(std::string_view name) const;

@@ -16,6 +16,7 @@ namespace {
 using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 using Ids = std::vector<std::int32_t>;
 using Messages = std::vector<ChatMessage>;
 
@@ -56,7 +57,7 @@ struct Golden {
 std::vector<Golden> goldens() {
   std::vector<Golden> out;
   for (const json& entry : json::parse(
-           read_text(std::filesystem::path(MOBIUS_SOURCE_DIR) / "tests/golden/llama3_chat.json"))) {
+           read_file(std::filesystem::path(MOBIUS_SOURCE_DIR) / "tests/golden/llama3_chat.json"))) {
     Golden golden;
     golden.name = entry["name"];
     golden.text = entry["text"];
@@ -153,6 +154,26 @@ TEST(ChatTemplate, ContentThatIsNotUtf8KeepsItsBytes) {
     const Messages messages = {message(ChatRole::user, " " + content + " ")};
     EXPECT_THAT(shown(*small(), render_chat(*small(), messages, kNoTools, {})),
                 HasSubstr("\n\n" + content + "<|eot_id|>"));
+  }
+}
+
+TEST(ChatTemplate, RefusesPromptsThatDoNotFitTheContext) {
+  const Messages messages = {message(ChatRole::user, "one two"), message(ChatRole::user, "three")};
+  ChatTemplateOptions options;
+  const StatusOr<Ids> whole = render_chat(*small(), messages, kNoTools, options);
+  ASSERT_TRUE(whole.ok());
+  const auto length = static_cast<std::int32_t>(whole.value().size());
+  options.max_context = length + 1;  // one more: a token is generated
+  EXPECT_EQ(render_chat(*small(), messages, kNoTools, options).value(), whole.value());
+  for (std::int32_t context = 1; context <= length; ++context) {
+    options.max_context = context;
+    const StatusOr<Ids> refused = render_chat(*small(), messages, kNoTools, options);
+    ASSERT_FALSE(refused.ok()) << context;
+    EXPECT_EQ(refused.status().code(), StatusCode::invalid_argument);
+    EXPECT_EQ(refused.status().field(), "prompt");
+    EXPECT_THAT(refused.status().message(), StartsWith("prompt has at least "));
+    EXPECT_THAT(refused.status().message(),
+                HasSubstr("must have at most " + std::to_string(context - 1)));
   }
 }
 

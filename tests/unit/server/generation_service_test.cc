@@ -22,6 +22,7 @@ namespace {
 using testing::HasSubstr;
 using testing::Not;
 using testing::StartsWith;
+using Tokens = std::vector<std::int32_t>;
 
 GenerationOptions tokens(std::int64_t max_tokens, std::optional<std::uint64_t> seed = {}) {
   GenerationOptions options;
@@ -233,10 +234,21 @@ INSTANTIATE_TEST_SUITE_P(
 TEST_F(GenerationServiceTest, EngineRefusalsPass) {
   const auto service = make_service();
   const StatusOr<Generation> generation =
+      complete(*service, {.model = "", .prompt = Tokens(100000, 'x'), .options = {}});
+  ASSERT_FALSE(generation.ok());
+  EXPECT_EQ(generation.status().code(), StatusCode::invalid_argument);
+  EXPECT_EQ(generation.status().field(), "prompt");
+  EXPECT_THAT(generation.status().message(), StartsWith("prompt has 100000 tokens"));
+}
+
+TEST_F(GenerationServiceTest, TextThatCannotFitIsRefusedUntokenized) {
+  const auto service = make_service(service_options(3));
+  const StatusOr<Generation> generation =
       complete(*service, {.model = "", .prompt = std::string(100000, 'x'), .options = {}});
   ASSERT_FALSE(generation.ok());
   EXPECT_EQ(generation.status().code(), StatusCode::invalid_argument);
   EXPECT_EQ(generation.status().field(), "prompt");
+  EXPECT_THAT(generation.status().message(), StartsWith("prompt has at least 100001 tokens"));
 }
 
 TEST_F(GenerationServiceTest, AbandonedWorkIsSkipped) {

@@ -88,6 +88,38 @@ TEST(Tokenizer, EncodeAppends) {
   EXPECT_EQ(ids, (Ids{5, 'h'}));
 }
 
+TEST(Tokenizer, EncodeStopsWhereATextIsTooLong) {
+  const auto tokenizer = small();
+  for (const std::string& text : hard_texts()) {
+    const Ids whole = encode(*tokenizer, text);
+    for (const std::size_t most :
+         {std::size_t{0}, whole.size() / 2, whole.size() - 1, whole.size(), whole.size() + 9}) {
+      Ids ids;
+      const std::size_t length = tokenizer->encode(text, ids, most);
+      if (whole.size() <= most) {
+        EXPECT_EQ(length, whole.size());
+        EXPECT_EQ(ids, whole);
+      } else {
+        EXPECT_GT(length, most);
+        EXPECT_LE(length, whole.size()) << "at least that many";
+      }
+    }
+  }
+}
+
+TEST(Tokenizer, EncodeDoesLittleForATextThatIsTooLong) {
+  const auto tokenizer = small();
+  Ids ids = {5, 6};
+  // No token of text has more bytes than " world" and " hello".
+  EXPECT_EQ(tokenizer->encode(std::string(6 * 98 + 1, 'z'), ids, 100), 2U + 99);
+  EXPECT_EQ(ids, (Ids{5, 6})) << "known from the bytes alone";
+  std::string words;
+  for (int i = 0; i < 200; ++i) words += " z";
+  EXPECT_EQ(tokenizer->encode(words, ids, 100), 102U);
+  EXPECT_EQ(ids.size(), 102U) << "known with the piece that is too much";
+  EXPECT_EQ(tokenizer->encode("", ids, 100), 102U);
+}
+
 TEST(Tokenizer, WholePiecesAreTakenAtOnceOnlyWhereTheFileSaysSo) {
   // The merges cannot make "xyz": only a lookup of the whole piece can.
   nlohmann::json json = small_tokenizer();
