@@ -92,6 +92,7 @@ __device__ __forceinline__ void load_keys(const AttendParams& p, AttendShared<kD
     barrier_wait(&s.item_full[ring.index], ring.phase);
     const WorkItem item = s.item[ring.index];
     if (item.count == 0) return;
+    barrier_arrive(&s.item_empty[ring.index]);
     const std::int32_t* pages =
         p.page_table + static_cast<std::int64_t>(item.table_row) * p.table_stride;
     const int kv_head = item.destination == Destination::listed ? item.head : item.head / group;

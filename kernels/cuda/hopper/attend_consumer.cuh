@@ -168,6 +168,7 @@ __device__ __forceinline__ void consume(const AttendParams& p, AttendShared<kDim
   const int my_turn = 2 + group;
   const int their_turn = 3 - group;
   const auto release = [&](std::uint64_t* bar) {
+    __syncwarp();
     if (lane == 0) barrier_arrive(bar);
   };
   if (group == 1) named_arrive(their_turn, 256);  // the first turn is group 0's
@@ -245,7 +246,7 @@ __device__ __forceinline__ void consume(const AttendParams& p, AttendShared<kDim
     v_stage.next();
 
     write_rows(p, s, r, item, ring.index, group);
-    release(&s.item_empty[ring.index]);
+    barrier_arrive(&s.item_empty[ring.index]);
     ring.next();
   }
 }
@@ -255,15 +256,14 @@ __global__ void __launch_bounds__(kAttendThreads, 1)
     attend_kernel(const __grid_constant__ AttendParams p, const __grid_constant__ CUtensorMap k_map,
                   const __grid_constant__ CUtensorMap v_map) {
   extern __shared__ std::uint8_t raw[];
-  auto& s = *reinterpret_cast<AttendShared<kDim>*>((reinterpret_cast<std::uintptr_t>(raw) + 1023) &
-                                                   ~std::uintptr_t{1023});
+  auto& s = aligned_shared<AttendShared<kDim>>(raw);
   constexpr int kConsumerWarps = 8;
   if (threadIdx.x == 0) {
     prefetch_tensor_map(&k_map);
     prefetch_tensor_map(&v_map);
     for (int i = 0; i < 2; ++i) {
       barrier_init(&s.item_full[i], 1);
-      barrier_init(&s.item_empty[i], kConsumerWarps);
+      barrier_init(&s.item_empty[i], (kConsumerWarps + 1) * 32);  // and the warp that loads keys
       barrier_init(&s.q_full[i], kQueryLoaders);
     }
     for (int i = 0; i < AttendShared<kDim>::kStages; ++i) {

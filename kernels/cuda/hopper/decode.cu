@@ -8,9 +8,11 @@
 namespace mobius::hopper {
 namespace {
 
-constexpr int kMaxRows = 65535;         // of a grid's last dimension
-constexpr int kTargetBlocks = 132 * 8;  // of threads: enough to fill the device a few times over
-constexpr int kMinSplits = 4;           // so that one long row among many short ones is spread too
+constexpr int kMaxRows = 65535;           // of a grid's last dimension
+constexpr int kResidentBlocks = 132 * 2;  // of decode_attend_kernel, on the whole device
+constexpr int kGateBlocks = 132 * 8;
+constexpr int kMinSplits = 4;  // so that one long row among many short ones is spread too
+constexpr int kMaxSplits = 64;
 
 bool valid(const Limits& l) {
   return l.rows > 0 && l.rows <= kMaxRows && l.num_slices > 0 && l.num_slices <= kMaxRows &&
@@ -23,7 +25,10 @@ void place_arrays(const Limits& l, DecodeParams& p, Layout& layout) {
   const std::int64_t pairs = static_cast<std::int64_t>(l.num_slices) * l.q_heads;
   p.top_k = std::max(l.top_k, 1);
   p.max_chunks = (l.blocks + kChunkBlocks - 1) / kChunkBlocks;
-  p.splits = std::max(static_cast<int>((kTargetBlocks + pairs - 1) / pairs), kMinSplits);
+  p.splits =
+      static_cast<int>(std::clamp<std::int64_t>(kResidentBlocks / pairs, kMinSplits, kMaxSplits));
+  // With few rows, latency counts: spread even short ones. With many, setting up costs more.
+  p.share_keys = pairs * kMinSplits <= kResidentBlocks ? 128 : 1024;
   p.arrived = layout.take<std::uint32_t>(pairs);
   p.partial = layout.take<float>(pairs * p.splits * (l.head_dim + 2));
   p.candidates = layout.take<Candidate>(pairs * p.max_chunks * (p.top_k - 1));
@@ -61,19 +66,27 @@ cudaError_t decode_attention(const KvPages& kv, const Rows& rows, const Limits& 
   p.scale_log2 = static_cast<float>(1.4426950408889634 / std::sqrt(double(kv.head_dim)));
   const auto slices = static_cast<unsigned>(rows.num_slices);
   const int gates = kv.kv_heads * rows.num_slices;
-  const dim3 gate_grid(static_cast<unsigned>(std::clamp((kTargetBlocks + gates - 1) / gates, 1,
+  const dim3 gate_grid(static_cast<unsigned>(std::clamp((kGateBlocks + gates - 1) / gates, 1,
                                                         std::max(p.max_chunks, 1))),
                        static_cast<unsigned>(kv.kv_heads), slices);
   const dim3 attend_grid(static_cast<unsigned>(p.splits), static_cast<unsigned>(rows.q_heads),
                          slices);
+  // The second kernel's blocks may settle on the device while the first one's run.
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t attend{};
+  attend.gridDim = attend_grid;
+  attend.blockDim = dim3(kDecodeThreads);
+  attend.stream = stream;
+  attend.attrs = &overlap;
+  attend.numAttrs = 1;
   if (kv.head_dim == 128) {
     decode_gate_kernel<128><<<gate_grid, kDecodeThreads, 0, stream>>>(p);
-    decode_attend_kernel<128><<<attend_grid, kDecodeThreads, 0, stream>>>(p);
-  } else {
-    decode_gate_kernel<64><<<gate_grid, kDecodeThreads, 0, stream>>>(p);
-    decode_attend_kernel<64><<<attend_grid, kDecodeThreads, 0, stream>>>(p);
+    return cudaLaunchKernelEx(&attend, decode_attend_kernel<128>, p);
   }
-  return cudaGetLastError();
+  decode_gate_kernel<64><<<gate_grid, kDecodeThreads, 0, stream>>>(p);
+  return cudaLaunchKernelEx(&attend, decode_attend_kernel<64>, p);
 }
 
 }  // namespace mobius::hopper

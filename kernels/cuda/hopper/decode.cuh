@@ -84,10 +84,11 @@ struct DecodeParams {
   Rows rows;
   std::int32_t top_k;       ///< of the limits
   std::int32_t max_chunks;  ///< per sequence
-  std::int32_t splits;
-  Candidate* candidates;   ///< [slices, q_heads, max_chunks, top_k - 1]
-  float* partial;          ///< [slices, q_heads, splits, d + 2]: sum of p v, maximum, sum of p
-  std::uint32_t* arrived;  ///< [slices, q_heads]
+  std::int32_t splits;      ///< most blocks of threads per row and head
+  std::int32_t share_keys;  ///< fewest keys worth a block of threads of their own
+  Candidate* candidates;    ///< [slices, q_heads, max_chunks, top_k - 1]
+  float* partial;           ///< [slices, q_heads, splits, d + 2]: sum of p v, maximum, sum of p
+  std::uint32_t* arrived;   ///< [slices, q_heads]
   float scale_log2;
 };
 

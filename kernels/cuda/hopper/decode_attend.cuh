@@ -11,8 +11,6 @@
 
 namespace mobius::hopper {
 
-constexpr int kShareKeys = 256;  ///< fewest keys worth a block of threads of their own
-
 /// Sum of probabilities times values so far, against a running maximum (base 2).
 template <int kCount>
 struct Accumulator {
@@ -121,8 +119,9 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
   const int split = static_cast<int>(blockIdx.x);
 
   const int most = row.wanted * row.block + row.position % row.block + 1;
-  const int splits = min(p.splits, (most + kShareKeys - 1) / kShareKeys);
+  const int splits = min(p.splits, (most + p.share_keys - 1) / p.share_keys);
   if (split >= splits) return;
+  wait_previous_kernel();
   choose_blocks(p, s, row, pair);
   const int keys = (s.count - 1) * row.block + row.position % row.block + 1;
   const int share = ((keys + splits - 1) / splits + 63) / 64 * 64;

@@ -6,6 +6,7 @@
 #include <cuda_bf16.h>
 
 #include "kernels/cuda/hopper/decode.cuh"
+#include "kernels/cuda/hopper/ptx.cuh"
 
 namespace mobius::hopper {
 
@@ -50,10 +51,11 @@ __device__ __forceinline__ uint4 load_centroid(const KvPages& kv, const std::int
 }
 
 template <int kDim>
-__global__ void __launch_bounds__(kDecodeThreads)
+__global__ void __launch_bounds__(kDecodeThreads, 3)
     decode_gate_kernel(const __grid_constant__ DecodeParams p) {
   __shared__ float scores[kGateHeads][kChunkBlocks];
   __shared__ Candidate best[kDecodeWarps][kDecodeMaxTopK];
+  release_next_kernel();
   const Slice slice = p.rows.slices[blockIdx.z];
   if (slice.num_rows == 0) return;
   const int kv_head = static_cast<int>(blockIdx.y);
@@ -91,7 +93,7 @@ __global__ void __launch_bounds__(kDecodeThreads)
           query[i] = *reinterpret_cast<const uint4*>(q + head * kDim + 32 * i + 8 * (lane % 4));
         }
       }
-#pragma unroll
+#pragma unroll 1
       for (int tile = 0; tile < 2; ++tile) {
         float sums[4] = {};
         uint4 rows[2][kDim / 32];

@@ -1,11 +1,12 @@
 #pragma once
 
 // Gating: the scores of a tile of pairs against all candidate centroids, 128 at a time on the
-// tensor cores, kept only as each row's best so far (top_list.cuh). One warp streams centroids
-// through shared memory; each warpgroup owns 64 pairs.
+// tensor cores, kept only as each row's best so far (lane_list.cuh, top_list.cuh). One warp streams
+// centroids through shared memory; each warpgroup owns 64 pairs.
 
 #include "kernels/cuda/hopper/gate.h"
 #include "kernels/cuda/hopper/gate_tile.cuh"
+#include "kernels/cuda/hopper/lane_list.cuh"
 #include "kernels/cuda/hopper/top_list.cuh"
 #include "kernels/cuda/hopper/wgmma.cuh"
 
@@ -14,84 +15,58 @@ namespace mobius::hopper {
 constexpr int kGateColumns = 128;  ///< centroids per step
 constexpr int kGateStages = 3;
 
-template <int kDim, int kGroups>
+template <int kDim, int kGroups, typename Lists>
 struct GateShared {
   alignas(1024) std::uint8_t q[kGroups * 64 * kDim * 2];
   alignas(1024) std::uint8_t c[kGateStages][kGateColumns * kDim * 2];
+  alignas(16) std::uint8_t stage[kGroups * 4 * Lists::kStageBytes + 16];
   std::uint64_t full[kGateStages], empty[kGateStages];
 };
 
-/// Offers one step's scores. The vote on eight columns at a time makes the common case, nothing
-/// good enough in the whole warp, cheap.
-template <int kEntries>
-__device__ __forceinline__ void offer_scores(const float (&scores)[64],
-                                             TopList<kEntries> (&best)[2], int first_id) {
-  constexpr int kSpan = 4;  // groups of eight columns per vote
-  const int lane_id = first_id + 2 * static_cast<int>(threadIdx.x & 3);
-#pragma unroll
-  for (int j = 0; j < 16; j += kSpan) {
-    float top0 = scores[4 * j];
-    float top1 = scores[4 * j + 2];
-#pragma unroll
-    for (int i = 0; i < kSpan; ++i) {
-      const float* s = scores + 4 * (j + i);
-      top0 = fmaxf(top0, fmaxf(s[0], s[1]));
-      top1 = fmaxf(top1, fmaxf(s[2], s[3]));
-    }
-    if (__any_sync(0xFFFFFFFFu, top0 > best[0].worst || top1 > best[1].worst)) {
-      float s[4 * kSpan];
-#pragma unroll
-      for (int i = 0; i < 4 * kSpan; ++i) s[i] = scores[4 * j + i];
-        // Rolled, the values moving down, so that the code of offer() exists few times.
-#pragma unroll 1
-      for (int i = 0; i < kSpan; ++i) {
-        best[0].offer(s[0], s[1], lane_id + 8 * (j + i));
-        best[1].offer(s[2], s[3], lane_id + 8 * (j + i));
-#pragma unroll
-        for (int k = 0; k + 4 < 4 * kSpan; ++k) s[k] = s[k + 4];
-      }
-    }
-  }
-}
-
-template <int kEntries>
+/// Writes what row `r` of this thread chose, and its place among the pairs that chose the same.
+template <typename Lists>
 __device__ __forceinline__ void write_choice(const GateParams& p, const GateTile& tile,
-                                             const TopList<kEntries>& best, int index) {
-  const int lane = static_cast<int>(threadIdx.x & 31);
+                                             Lists& lists, int r, int index) {
+  int ids[Lists::kHeld];
+  int slots[Lists::kHeld];
+  lists.collect(r, ids, slots);
   const int history = p.pass.slots - 1;
   const bool valid = tile.valid(p.pass, index);
   const std::int64_t pair = valid ? tile.pair(p.pass, index) : 0;
   const int first = tile.kv_head * p.pass.block_stride + tile.plan.block_begin;
   int held = 0;
+  int places[Lists::kHeld];
 #pragma unroll
-  for (int e = 0; e < kEntries; ++e) {
-    const int rank = best.rank(best.tag[e]);
-    const int id = best.tag[e] / 64 - 1;
-    if (valid && id >= 0) {
-      const int entry = first + id;
-      p.arrays.chosen[pair * history + rank] = entry;
-      p.arrays.place[pair * history + rank] = atomicAdd(&p.arrays.counts[entry], 1);
+  for (int e = 0; e < Lists::kHeld; ++e) {
+    if (valid && ids[e] >= 0) {
+      places[e] = atomicAdd(&p.arrays.counts[first + ids[e]], 1);
       ++held;
+    }
+  }
+#pragma unroll
+  for (int e = 0; e < Lists::kHeld; ++e) {
+    if (valid && ids[e] >= 0) {
+      p.arrays.chosen[pair * history + slots[e]] = first + ids[e];
+      p.arrays.place[pair * history + slots[e]] = places[e];
     }
   }
   held += __shfl_xor_sync(0xFFFFFFFFu, held, 1);
   held += __shfl_xor_sync(0xFFFFFFFFu, held, 2);
   if (valid) {
     // Only where scores were NaN or this slice's top_k is below the pass's.
-    for (int rank = held + lane % 4; rank < history; rank += 4) {
-      p.arrays.chosen[pair * history + rank] = -1;
-      p.arrays.partial_lse[pair * p.pass.slots + rank] = -INFINITY;
+    for (int slot = held + static_cast<int>(threadIdx.x & 3); slot < history; slot += 4) {
+      p.arrays.chosen[pair * history + slot] = -1;
+      p.arrays.partial_lse[pair * p.pass.slots + slot] = -INFINITY;
     }
   }
 }
 
-template <int kDim, int kGroups, int kEntries>
+template <int kDim, int kGroups, typename Lists>
 __global__ void __launch_bounds__(kGroups * 128 + 32, 1)
     gate_kernel(const __grid_constant__ GateParams p, const __grid_constant__ CUtensorMap map) {
   constexpr int kRows = kGroups * 64;
   extern __shared__ std::uint8_t raw[];
-  auto& s = *reinterpret_cast<GateShared<kDim, kGroups>*>(
-      (reinterpret_cast<std::uintptr_t>(raw) + 1023) & ~std::uintptr_t{1023});
+  auto& s = aligned_shared<GateShared<kDim, kGroups, Lists>>(raw);
   GateTile tile;
   if (!find_gate_tile(p.pass, p.arrays.plans, *p.arrays.totals, static_cast<int>(blockIdx.x),
                       tile)) {
@@ -147,11 +122,12 @@ __global__ void __launch_bounds__(kGroups * 128 + 32, 1)
   }
   copy_async_commit();
   const int row0 = warp * 16 + lane / 4;
-  TopList<kEntries> best[2];
+  Lists lists;
+  lists.clear(tile.plan.top_k - 1);
+  auto* const staging = reinterpret_cast<float4*>(s.stage + warp * Lists::kStageBytes);
   int candidates[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    best[r].clear(tile.plan.top_k - 1);
     const int row = row0 + 8 * r;
     candidates[r] = tile.valid(p.pass, row) ? tile.position(p.pass, row) / tile.plan.block : 0;
   }
@@ -176,6 +152,7 @@ __global__ void __launch_bounds__(kGroups * 128 + 32, 1)
     wgmma_commit();
     wgmma_wait<0>();
     pin(scores);
+    __syncwarp();
     if (lane == 0) barrier_arrive(&s.empty[stage]);
     if (++stage == kGateStages) {
       stage = 0;
@@ -189,17 +166,17 @@ __global__ void __launch_bounds__(kGroups * 128 + 32, 1)
         if (column + 8 * (i / 4) + i % 2 >= candidates[(i / 2) % 2]) scores[i] = -INFINITY;
       }
     }
-    offer_scores(scores, best, first_id);
+    lists.offer(scores, first_id, staging);
   }
 #pragma unroll
-  for (int r = 0; r < 2; ++r) write_choice(p, tile, best[r], row0 + 8 * r);
+  for (int r = 0; r < 2; ++r) write_choice(p, tile, lists, r, row0 + 8 * r);
 }
 
-template <int kDim, int kGroups, int kEntries>
+template <int kDim, int kGroups, typename Lists>
 cudaError_t launch_gate_kernel(const GateParams& params, const CUtensorMap& centroids,
                                int max_gate_tiles, cudaStream_t stream) {
-  constexpr int kBytes = sizeof(GateShared<kDim, kGroups>) + 1024;
-  const auto kernel = gate_kernel<kDim, kGroups, kEntries>;
+  constexpr int kBytes = sizeof(GateShared<kDim, kGroups, Lists>) + 1024;
+  const auto kernel = gate_kernel<kDim, kGroups, Lists>;
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (error != cudaSuccess) return error;
@@ -211,14 +188,21 @@ cudaError_t launch_gate_kernel(const GateParams& params, const CUtensorMap& cent
 template <int kDim>
 cudaError_t launch_gate_dim(const GateParams& params, const CUtensorMap& centroids, int top_k,
                             int max_gate_tiles, cudaStream_t stream) {
-  static_assert(gate_groups(9) == 4 && gate_groups(13) == 4 && gate_groups(64) == 2);
+  constexpr int kShort = gate_groups(0);
+  constexpr int kLong = gate_groups(64);
+  if (top_k <= 5) {
+    return launch_gate_kernel<kDim, kShort, ShortLists<4>>(params, centroids, max_gate_tiles,
+                                                           stream);
+  }
   if (top_k <= 9) {
-    return launch_gate_kernel<kDim, 4, 2>(params, centroids, max_gate_tiles, stream);
+    return launch_gate_kernel<kDim, kShort, ShortLists<8>>(params, centroids, max_gate_tiles,
+                                                           stream);
   }
-  if (top_k <= 13) {
-    return launch_gate_kernel<kDim, 4, 3>(params, centroids, max_gate_tiles, stream);
+  if (top_k <= kShortTopK) {
+    return launch_gate_kernel<kDim, kShort, ShortLists<12>>(params, centroids, max_gate_tiles,
+                                                            stream);
   }
-  return launch_gate_kernel<kDim, 2, 16>(params, centroids, max_gate_tiles, stream);
+  return launch_gate_kernel<kDim, kLong, LongLists<16>>(params, centroids, max_gate_tiles, stream);
 }
 
 }  // namespace mobius::hopper

@@ -13,10 +13,11 @@ struct GateParams {
   PassArrays arrays;
 };
 
-/// Warpgroups of 64 pairs per gating tile: four where the lists of the best are short enough to
-/// leave the registers for it.
+constexpr int kShortTopK = 13;  ///< up to here, each thread keeps lists of its own
+
+/// Warpgroups of 64 pairs per gating tile: as many as the lists leave registers for.
 constexpr int gate_groups(int top_k) {
-  return top_k <= 13 ? 4 : 2;
+  return top_k <= kShortTopK ? 3 : 2;
 }
 
 /// Scores every pair of the pass against the centroids of its candidate blocks; writes `chosen` and

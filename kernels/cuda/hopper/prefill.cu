@@ -21,56 +21,57 @@ bool valid(const Limits& l) {
          l.top_k >= 0 && l.top_k <= kMaxTopK && l.blocks >= 0;
 }
 
-/// How a call is cut into passes, and the sizes of a pass's arrays. Follows from limits alone.
+/// How a call is cut into passes, and the sizes of a pass's arrays. Follows from limits alone, and
+/// larger limits never need less memory, so that what holds the largest call holds any.
 struct Cut {
   int group, slots, gate_rows, block_stride;
   int pass_kv_heads, pass_rows;
   int max_items, max_listed, max_gate_tiles;
-  std::int64_t pairs;
+  std::int64_t results;  ///< partial results of a pass
 };
 
 Cut cut_of(const Limits& l) {
   Cut cut{};
   cut.group = l.q_heads / l.kv_heads;
-  // With top_k 1 nothing is chosen, and without candidate blocks nothing can be.
-  cut.slots = l.top_k > 1 && l.blocks > 0 ? l.top_k : 0;
-  cut.gate_rows = 64 * gate_groups(l.top_k);
   cut.block_stride = l.blocks;
   cut.pass_kv_heads = l.kv_heads;
   cut.pass_rows = l.rows;
-  if (cut.slots > 0) {
-    const std::int64_t row_bytes =
-        static_cast<std::int64_t>(cut.group) * cut.slots * (l.head_dim * 2 + 16);
-    const std::int64_t rows_heads =
-        std::max<std::int64_t>(static_cast<std::int64_t>(l.partial_bytes) / row_bytes, kTileRows);
-    cut.pass_kv_heads =
-        static_cast<int>(std::clamp<std::int64_t>(rows_heads / l.rows, 1, l.kv_heads));
-    cut.pass_rows =
-        static_cast<int>(std::min<std::int64_t>(rows_heads / cut.pass_kv_heads, l.rows));
-    // Equal shares.
-    const int head_passes = (l.kv_heads + cut.pass_kv_heads - 1) / cut.pass_kv_heads;
-    cut.pass_kv_heads = (l.kv_heads + head_passes - 1) / head_passes;
-    const int row_passes = (l.rows + cut.pass_rows - 1) / cut.pass_rows;
-    cut.pass_rows = (l.rows + row_passes - 1) / row_passes;
-    cut.pass_rows = std::min((cut.pass_rows + kTileRows - 1) / kTileRows * kTileRows, l.rows);
+  cut.max_items = l.q_heads * ((l.rows + kHalfKeys - 1) / kHalfKeys + 2 * l.num_slices);
+  // With top_k 1 nothing is chosen, and without candidate blocks nothing can be.
+  if (l.top_k <= 1 || l.blocks == 0) return cut;
+  cut.slots = l.top_k;
+  cut.gate_rows = 64 * gate_groups(l.top_k);
+
+  // Results are numbered by 31 bits.
+  constexpr std::int64_t kMostResults = 0x7FFFFFFF;
+  const std::int64_t result_bytes = l.head_dim * 2 + 16;  // with log-sum-exp, list, chosen, place
+  const std::int64_t row_results = static_cast<std::int64_t>(cut.group) * cut.slots;  // a KV head's
+  cut.results = std::min({static_cast<std::int64_t>(l.partial_bytes) / result_bytes, kMostResults,
+                          row_results * l.kv_heads * l.rows});
+  cut.results = std::max(cut.results, row_results * kTileRows);
+
+  // Few passes of equal size: first fewer KV heads, then fewer rows.
+  const std::int64_t rows_heads = cut.results / row_results;
+  cut.pass_kv_heads =
+      static_cast<int>(std::clamp<std::int64_t>(rows_heads / l.rows, 1, l.kv_heads));
+  const int head_passes = (l.kv_heads + cut.pass_kv_heads - 1) / cut.pass_kv_heads;
+  cut.pass_kv_heads = (l.kv_heads + head_passes - 1) / head_passes;
+  if (const std::int64_t most_rows = rows_heads / cut.pass_kv_heads; most_rows < l.rows) {
+    const auto whole_tiles = static_cast<int>(most_rows / kTileRows * kTileRows);
+    const int row_passes = (l.rows + whole_tiles - 1) / whole_tiles;
+    const int share = (l.rows + row_passes - 1) / row_passes;
+    cut.pass_rows = (share + kTileRows - 1) / kTileRows * kTileRows;
   }
-  const int heads = cut.pass_kv_heads * cut.group;
-  cut.pairs = cut.slots > 0 ? static_cast<std::int64_t>(cut.pass_rows) * heads : 0;
-  cut.max_items = heads * ((cut.pass_rows + kHalfKeys - 1) / kHalfKeys + 2 * l.num_slices);
-  if (cut.slots > 0) {
-    cut.max_listed = static_cast<int>(cut.pairs * (cut.slots - 1) / kTileRows) +
-                     cut.pass_kv_heads * cut.block_stride + 1;
-    cut.max_gate_tiles = static_cast<int>((static_cast<std::int64_t>(cut.pass_rows) * cut.group +
-                                           cut.gate_rows - 1) /
-                                          cut.gate_rows) +
-                         l.num_slices;
-  }
+  cut.max_listed = static_cast<int>(cut.results / kTileRows) + l.kv_heads * cut.block_stride + 1;
+  const std::int64_t gate_pairs = static_cast<std::int64_t>(cut.pass_rows) * cut.group;
+  cut.max_gate_tiles =
+      static_cast<int>((gate_pairs + cut.gate_rows - 1) / cut.gate_rows) + l.num_slices;
   return cut;
 }
 
 PassArrays place_arrays(const Limits& l, const Cut& cut, Layout& layout) {
   PassArrays a{};
-  const std::int64_t entries = static_cast<std::int64_t>(cut.pass_kv_heads) * cut.block_stride;
+  const std::int64_t entries = static_cast<std::int64_t>(l.kv_heads) * cut.block_stride;
   a.plans = layout.take<SlicePlan>(l.num_slices);
   a.totals = layout.take<PassTotals>(1);
   a.contiguous = layout.take<WorkItem>(cut.max_items);
@@ -79,13 +80,12 @@ PassArrays place_arrays(const Limits& l, const Cut& cut, Layout& layout) {
   a.counts = layout.take<std::int32_t>(entries);
   a.list_begin = layout.take<std::int32_t>(entries);
   a.item_begin = layout.take<std::int32_t>(entries);
-  a.list = layout.take<std::uint32_t>(cut.pairs * (cut.slots - 1));
-  a.chosen = layout.take<std::int32_t>(cut.pairs * (cut.slots - 1));
-  a.place = layout.take<std::int32_t>(cut.pairs * (cut.slots - 1));
-  a.partial_lse = layout.take<float>(cut.pairs * cut.slots);
-  a.partial = layout.take<std::uint16_t>(cut.pairs * cut.slots * l.head_dim);
-  a.centroids = layout.take<std::uint16_t>(static_cast<std::int64_t>(l.kv_heads) *
-                                           cut.block_stride * l.head_dim);
+  a.list = layout.take<std::uint32_t>(cut.results);
+  a.chosen = layout.take<std::int32_t>(cut.results);
+  a.place = layout.take<std::int32_t>(cut.results);
+  a.partial_lse = layout.take<float>(cut.results);
+  a.partial = layout.take<std::uint16_t>(cut.results * l.head_dim);
+  a.centroids = layout.take<std::uint16_t>(entries * l.head_dim);
   return a;
 }
 
@@ -108,7 +108,9 @@ cudaError_t run_pass(const KvPages& kv, const Rows& rows, const Cut& cut, const 
                      const CUtensorMap& centroids, int blocks, cudaStream_t stream) {
   const auto* q = static_cast<const std::uint16_t*>(rows.q);
   auto* out = static_cast<std::uint16_t*>(rows.out);
-  MOBIUS_RETURN_IF_ERROR(launch_plan(pass, rows.slices, arrays, cut.max_items, stream));
+  const int max_items = pass.kv_heads * pass.group *
+                        ((pass.end_row - pass.first_row) / kHalfKeys + 1 + 2 * pass.num_slices);
+  MOBIUS_RETURN_IF_ERROR(launch_plan(pass, rows.slices, arrays, max_items, stream));
   if (cut.slots > 0) {
     MOBIUS_RETURN_IF_ERROR(cudaMemsetAsync(
         arrays.counts, 0, sizeof(std::int32_t) * pass.kv_heads * pass.block_stride, stream));

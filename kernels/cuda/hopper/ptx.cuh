@@ -13,6 +13,13 @@ __device__ __forceinline__ std::uint32_t smem_address(const void* p) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
 
+/// Dynamic shared memory from its first multiple of 1024 bytes on, as the 128-byte swizzle needs
+/// it.
+template <typename T>
+__device__ __forceinline__ T& aligned_shared(std::uint8_t* raw) {
+  return *reinterpret_cast<T*>(raw + ((1024 - (smem_address(raw) & 1023)) & 1023));
+}
+
 // ---- mbarrier -----------------------------------------------------------------------------------
 
 __device__ __forceinline__ void barrier_init(std::uint64_t* bar, std::uint32_t count) {
@@ -92,6 +99,18 @@ __device__ __forceinline__ void copy_async_wait() {
 /// Between ordinary writes to shared memory and reads of them by wgmma or the copy engine.
 __device__ __forceinline__ void fence_async_proxy() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// ---- kernels that overlap the one before them ---------------------------------------------------
+
+/// Lets the next kernel of the stream start its preamble, if it was launched to do so.
+__device__ __forceinline__ void release_next_kernel() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+/// Waits until the kernel before has finished and its writes are visible.
+__device__ __forceinline__ void wait_previous_kernel() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 
 // ---- registers and arithmetic -------------------------------------------------------------------

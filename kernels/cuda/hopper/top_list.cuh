@@ -1,6 +1,7 @@
 #pragma once
 
-// The best scores of a row so far, in the registers of the four threads that share the row.
+// The best scores of a warp's rows so far, for long lists: spread over the registers of the four
+// threads that share a row.
 
 #include <cstdint>
 
@@ -90,6 +91,60 @@ struct TopList {
       }
     }
     return lower;
+  }
+};
+
+/// Both rows of a thread; lists of up to 4 * kEntries scores. The interface of ShortLists.
+template <int kEntries>
+struct LongLists {
+  static constexpr int kHeld = kEntries;
+  static constexpr int kStageBytes = 0;
+
+  TopList<kEntries> best[2];
+
+  __device__ __forceinline__ void clear(int wanted) {
+    best[0].clear(wanted);
+    best[1].clear(wanted);
+  }
+
+  /// The vote on 32 columns at a time makes the common case, nothing good enough in the whole warp,
+  /// cheap.
+  __device__ __forceinline__ void offer(const float (&scores)[64], int first_id, float4*) {
+    constexpr int kSpan = 4;
+    const int lane_id = first_id + 2 * static_cast<int>(threadIdx.x & 3);
+#pragma unroll
+    for (int j = 0; j < 16; j += kSpan) {
+      float top0 = scores[4 * j];
+      float top1 = scores[4 * j + 2];
+#pragma unroll
+      for (int i = 0; i < kSpan; ++i) {
+        const float* s = scores + 4 * (j + i);
+        top0 = fmaxf(top0, fmaxf(s[0], s[1]));
+        top1 = fmaxf(top1, fmaxf(s[2], s[3]));
+      }
+      if (__any_sync(0xFFFFFFFFu, top0 > best[0].worst || top1 > best[1].worst)) {
+        float s[4 * kSpan];
+#pragma unroll
+        for (int i = 0; i < 4 * kSpan; ++i) s[i] = scores[4 * j + i];
+          // Rolled, the values moving down, so that the code of offer() exists few times.
+#pragma unroll 1
+        for (int i = 0; i < kSpan; ++i) {
+          best[0].offer(s[0], s[1], lane_id + 8 * (j + i));
+          best[1].offer(s[2], s[3], lane_id + 8 * (j + i));
+#pragma unroll
+          for (int k = 0; k + 4 < 4 * kSpan; ++k) s[k] = s[k + 4];
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void collect(int r, int (&ids)[kHeld], int (&slots)[kHeld]) {
+#pragma unroll
+    for (int e = 0; e < kEntries; ++e) {
+      const int tag = r == 0 ? best[0].tag[e] : best[1].tag[e];
+      ids[e] = tag / 64 - 1;
+      slots[e] = (r == 0 ? best[0] : best[1]).rank(tag);
+    }
   }
 };
 
