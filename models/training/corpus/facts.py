@@ -11,6 +11,11 @@ class Attribute:
     kind: str    # which entities have it: person, place, thing, ship, firm or key
     make: object  # draws a value
 
+    @property
+    def plural(self):
+        head, of, rest = self.name.partition(" of ")
+        return head + ("" if head.endswith("s") else "s") + of + rest
+
 
 ATTRIBUTES = [
     *[Attribute(name, "person", make) for name, make in (
@@ -115,7 +120,7 @@ _CORES = {
               "{e}, whose {a} is {v}, was mentioned again", "you will find that {es} {a} equals {v}",
               "the {a} of {e} must be {v}", "concerning {e}: the {a} is {v}", "{e} ({a}: {v}) was mentioned twice",
               "{e} - {a}: {v}", "{e}: {a} = {v}", "the answer {v} was given for the {a} of {e}",
-              "one of the {a}s for {e} is: {v}", "with regard to {e}: {a} {v}", "{v} serves {e} as {a}",
+              "one {a} for {e} is: {v}", "with regard to {e}: {a} {v}", "{v} serves {e} as {a}",
               "whoever asks for the {a} of {e} is told {v}", "somebody wrote {v} beside the {a} of {e}"],
     "eval": ["a note in the margin gives {v} as the {a} of {e}", "for {e}, the {a} is {v}",
              "the {a} listed for {e} is {v}", "{e} was assigned the {a} {v}"],

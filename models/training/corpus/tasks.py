@@ -54,10 +54,10 @@ def multi_value(rng, split, world, depth):
         places[rng.randrange(len(places))] = depth
         places.sort()
     sentences = [(place, f"One {f.attribute.name} of {f.entity} is {f.value}.") for place, f in zip(places, several)]
-    ask = rng.choice(("What are all the {a}s of {e}?", "List every {a} of {e}.", "Which {a}s does {e} have?"))
-    question = ask.format(a=fact.attribute.name, e=fact.entity)
+    ask = rng.choice(("What are all the {s} of {e}?", "List every {a} of {e}.", "Which {s} does {e} have?"))
+    question = ask.format(a=fact.attribute.name, s=fact.attribute.plural, e=fact.entity)
     values = [f.value for f in several]
-    return Planted(sentences, [Turn(question, f"The {fact.attribute.name}s of {fact.entity} are {_listing(values)}.", values)])
+    return Planted(sentences, [Turn(question, f"The {fact.attribute.plural} of {fact.entity} are {_listing(values)}.", values)])
 
 
 def multi_query(rng, split, world, depth):
@@ -66,8 +66,8 @@ def multi_query(rng, split, world, depth):
     asked = [first] + [world.fact(attribute=first.attribute) for _ in range(rng.randrange(1, 4))]
     where = [depth] + [None] * (len(asked) - 1)
     rng.shuffle(asked)
-    ask = rng.choice(("What are the {a}s of {es}?", "Give me the {a}s of {es}.", "Find the {a} of each of {es}."))
-    question = ask.format(a=first.attribute.name, es=_listing([f.entity for f in asked]))
+    ask = rng.choice(("What are the {s} of {es}?", "Give me the {s} of {es}.", "Find the {a} of each of {es}."))
+    question = ask.format(a=first.attribute.name, s=first.attribute.plural, es=_listing([f.entity for f in asked]))
     return Planted([(d, facts.state(rng, split, f)) for d, f in zip(where, asked)],
                    [Turn(question, " ".join(f.answer for f in asked), [f.value for f in asked])])
 
