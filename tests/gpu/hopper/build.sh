@@ -1,35 +1,27 @@
 #!/bin/bash
-# Builds the Hopper kernels, their check and their benchmark with nvcc alone, into the folder given.
+# Builds the Hopper kernels, their checks and their benchmark with nvcc and g++ alone, into the folder
+# given (build/hopper).
 set -euo pipefail
+cd "$(dirname "$0")/../../.."
 out=${1:-build/hopper}
-root=$(cd "$(dirname "$0")/../../.." && pwd)
 mkdir -p "$out"
-out=$(cd "$out" && pwd)
-cd "$root"
-flags=(-std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -I. -lineinfo --extended-lambda
-  -Xcompiler -Wall,-Wextra)
-export out
-compile() {
-  local object
-  object=$out/$(basename "$1").o
-  if [ ! -e "$object" ] || [ -n "$(find kernels/cuda/hopper tests/gpu/hopper tests/bench/gpu/hopper \
-    -newer "$object" -name '*.*' -print -quit 2>/dev/null)" ]; then
-    shift_args=("${@:2}")
-    nvcc "${shift_args[@]}" -c "$1" -o "$object"
-  fi
-}
-export -f compile
-printf '%s\n' kernels/cuda/hopper/*.cu kernels/cuda/hopper/*.cc tests/gpu/hopper/*.cu \
-  tests/bench/gpu/hopper/*.cu |
-  while read -r f; do if [ -e "$f" ]; then echo "$f"; fi; done |
-  xargs -P "$(nproc)" -I{} bash -c 'compile "$@"' compile {} "${flags[@]}"
-kernels=()
-for f in kernels/cuda/hopper/*.cu kernels/cuda/hopper/*.cc; do
-  kernels+=("$out/$(basename "$f").o")
-done
-for f in tests/gpu/hopper/*.cu tests/bench/gpu/hopper/*.cu; do
-  if [ -e "$f" ]; then
-    nvcc -gencode=arch=compute_90a,code=sm_90a "$out/$(basename "$f").o" "${kernels[@]}" \
+kernels=(kernels/cuda/hopper/*.cu kernels/cuda/hopper/*.cc)
+programs=(tests/gpu/hopper/check.cu tests/bench/gpu/hopper/attention_times.cu)
+
+# Everything anew when any source is newer than what was built last: it takes a minute.
+newer=$(find kernels/cuda/hopper kernels/attention.h tests/gpu/hopper tests/bench/gpu/hopper \
+  -newer "$out/built" -print -quit 2>/dev/null || echo all)
+if [ ! -e "$out/built" ] || [ -n "$newer" ]; then
+  printf '%s\n' "${kernels[@]}" "${programs[@]}" |
+    xargs -P "$(nproc)" -I{} sh -c 'nvcc -std=c++20 -O3 -lineinfo -I. -Xcompiler -Wall,-Wextra \
+      -gencode=arch=compute_90a,code=sm_90a -c {} -o "$0/$(basename {}).o"' "$out"
+  objects=()
+  for f in "${kernels[@]}"; do objects+=("$out/$(basename "$f").o"); done
+  for f in "${programs[@]}"; do
+    nvcc -gencode=arch=compute_90a,code=sm_90a "$out/$(basename "$f").o" "${objects[@]}" \
       -o "$out/$(basename "$f" .cu)"
-  fi
-done
+  done
+  g++ -std=c++20 -O1 -Wall -Wextra -Wno-unknown-pragmas -I. tests/gpu/hopper/lists_test.cc \
+    -o "$out/lists_test" -lpthread
+  touch "$out/built"
+fi

@@ -255,9 +255,109 @@ std::vector<Case> decode_cases() {
   return cases;
 }
 
+/// Calls that must be refused before anything is enqueued; needs no GPU. Returns what was not.
+int check_arguments() {
+  std::uint16_t some = 0;  // never read
+  Limits good;
+  good.rows = 1000;
+  good.num_slices = 4;
+  good.q_heads = 8;
+  good.kv_heads = 2;
+  good.head_dim = 128;
+  good.top_k = 8;
+  good.blocks = 100;
+  KvPages kv;
+  kv.keys = kv.values = &some;
+  kv.key_sums = reinterpret_cast<const float*>(&some);
+  kv.num_pages = 100;
+  kv.page_tokens = 128;
+  kv.kv_heads = 2;
+  kv.head_dim = 128;
+  Rows rows;
+  rows.q = rows.out = &some;
+  rows.rows = 10;
+  rows.q_heads = 8;
+  rows.slices = reinterpret_cast<const Slice*>(&some);
+  rows.num_slices = 1;
+  rows.page_table = reinterpret_cast<const std::int32_t*>(&some);
+  void* const workspace = reinterpret_cast<void*>(std::uintptr_t{256});
+  int wrong = 0;
+  const auto expect = [&](bool ok, const char* what) {
+    if (!ok) std::printf("arguments: %s\n", what);
+    wrong += !ok;
+  };
+  const auto refused = [&](const char* what, const KvPages& k, const Rows& r, const Limits& l,
+                           void* w) {
+    expect(prefill_attention(k, r, l, w, nullptr) == cudaErrorInvalidValue, what);
+    expect(decode_attention(k, r, l, w, nullptr) == cudaErrorInvalidValue, what);
+  };
+  const auto limits_with = [&](auto change) {
+    Limits l = good;
+    change(l);
+    return l;
+  };
+  for (const Limits& l :
+       {limits_with([](Limits& x) { x.head_dim = 96; }), limits_with([](Limits& x) { x.rows = 0; }),
+        limits_with([](Limits& x) { x.top_k = 65; }), limits_with([](Limits& x) { x.top_k = -1; }),
+        limits_with([](Limits& x) { x.kv_heads = 3; }),
+        limits_with([](Limits& x) { x.num_slices = 0; }),
+        limits_with([](Limits& x) { x.blocks = -1; })}) {
+    expect(prefill_workspace_bytes(l) == 0, "workspace of bad limits");
+    expect(decode_workspace_bytes(l) == 0, "decode workspace of bad limits");
+    refused("bad limits", kv, rows, l, workspace);
+  }
+  refused("no workspace", kv, rows, good, nullptr);
+  refused("unaligned workspace", kv, rows, good, reinterpret_cast<void*>(std::uintptr_t{128}));
+  const auto kv_with = [&](auto change) {
+    KvPages k = kv;
+    change(k);
+    return k;
+  };
+  for (const KvPages& k : {kv_with([](KvPages& x) { x.keys = nullptr; }),
+                           kv_with([](KvPages& x) { x.values = nullptr; }),
+                           kv_with([](KvPages& x) { x.key_sums = nullptr; }),
+                           kv_with([](KvPages& x) { x.page_tokens = 96; }),
+                           kv_with([](KvPages& x) { x.head_dim = 64; }),
+                           kv_with([](KvPages& x) { x.kv_heads = 4; })}) {
+    refused("bad pages", k, rows, good, workspace);
+  }
+  const auto rows_with = [&](auto change) {
+    Rows r = rows;
+    change(r);
+    return r;
+  };
+  for (const Rows& r :
+       {rows_with([](Rows& x) { x.q = nullptr; }), rows_with([](Rows& x) { x.out = nullptr; }),
+        rows_with([](Rows& x) { x.slices = nullptr; }),
+        rows_with([](Rows& x) { x.page_table = nullptr; }),
+        rows_with([](Rows& x) { x.rows = 1001; }), rows_with([](Rows& x) { x.num_slices = 5; }),
+        rows_with([](Rows& x) { x.q_heads = 16; })}) {
+    refused("bad rows", kv, r, good, workspace);
+  }
+  // What holds the largest call must hold any smaller one.
+  std::mt19937_64 random(5);
+  for (int i = 0; i < 2000; ++i) {
+    Limits small = good;
+    small.rows = 1 + static_cast<int>(random() % 20000);
+    small.top_k = static_cast<int>(random() % 60);
+    small.blocks = static_cast<int>(random() % 3000);
+    small.partial_bytes = std::size_t{1} << (10 + random() % 24);
+    Limits large = small;
+    large.rows += static_cast<int>(random() % 3000);
+    large.top_k += static_cast<int>(random() % 4);
+    large.blocks += static_cast<int>(random() % 100);
+    large.num_slices += static_cast<int>(random() % 3);
+    expect(prefill_workspace_bytes(small) <= prefill_workspace_bytes(large),
+           "smaller limits need more memory");
+  }
+  std::printf("arguments: %d wrong\n", wrong);
+  return wrong;
+}
+
 int run_all(const std::string& filter) {
+  int failed = check_arguments() != 0;
+  if (filter == "arguments") return failed;
   std::printf("%-44s %9s %9s %5s\n", "case", "mean err", "worst", "ties");
-  int failed = 0;
   for (const Case& c : prefill_cases()) {
     if (c.name.find(filter) != std::string::npos) failed += !run_case(c, false).ok;
   }

@@ -185,14 +185,17 @@ struct Scenario {
   Limits decode_limits;  ///< for decode_attention, where every slice has one row
   int table_stride = 0;
 
-  Scenario(Geometry g, const std::vector<Part>& parts, Data data, std::uint64_t seed)
+  /// With `distinct` below the number of parts, later parts read the pages of earlier ones (and
+  /// must have their length): memory for fewer sequences.
+  Scenario(Geometry g, const std::vector<Part>& parts, Data data, std::uint64_t seed,
+           std::size_t distinct = SIZE_MAX)
       : geometry(g) {
     int pages = 1;  // page 0 stays poison
     std::vector<int> counts;
     for (const Part& part : parts) {
       const int tokens = part.first_position + part.rows;
       counts.push_back((tokens + g.page_tokens - 1) / g.page_tokens);
-      pages += counts.back();
+      if (counts.size() <= distinct) pages += counts.back();
       table_stride = std::max(table_stride, counts.back());
       max_context = std::max(max_context, tokens);
     }
@@ -203,12 +206,12 @@ struct Scenario {
     std::size_t next = 0;
     limits = {};
     for (std::size_t i = 0; i < parts.size(); ++i) {
-      for (int j = 0; j < counts[i]; ++j) {
+      for (int j = 0; j < counts[i] && i < distinct; ++j) {
         host_table[i * static_cast<std::size_t>(table_stride) + static_cast<std::size_t>(j)] =
             ids[next++];
       }
-      slices.push_back({rows, parts[i].rows, parts[i].first_position, static_cast<int>(i),
-                        parts[i].block, parts[i].top_k});
+      slices.push_back({rows, parts[i].rows, parts[i].first_position,
+                        static_cast<int>(i % distinct), parts[i].block, parts[i].top_k});
       rows += parts[i].rows;
       if (parts[i].block > 0) {
         limits.top_k = std::max(limits.top_k, parts[i].top_k);
@@ -231,12 +234,13 @@ struct Scenario {
       const int tokens = parts[i].first_position + parts[i].rows;
       const std::int32_t* sequence_pages = table.get() + i * static_cast<std::size_t>(table_stride);
       const std::uint64_t sequence_seed = seed * 1000003 + (i << 40);
-      fill_pages_kernel<<<2048, 256>>>(g, data, tokens, std::max(parts[i].block, g.page_tokens),
-                                       sequence_pages, sequence_seed, keys.get(), values.get());
+      if (i < distinct)
+        fill_pages_kernel<<<2048, 256>>>(g, data, tokens, std::max(parts[i].block, g.page_tokens),
+                                         sequence_pages, sequence_seed, keys.get(), values.get());
       if (parts[i].rows > 0) {
         fill_queries_kernel<<<2048, 256>>>(g, data, slices[i], sequence_seed, q.get());
       }
-      if (counts[i] > 0) {
+      if (counts[i] > 0 && i < distinct) {
         page_sums_kernel<<<counts[i], 256>>>(g, tokens, sequence_pages, keys.get(), sums.get());
       }
     }

@@ -1,6 +1,6 @@
 // Times kernels/cuda/hopper on this machine's GPU. One JSON line per case on standard output.
 //   attention_times prefill TOKENS HEADS KV_HEADS DIM BLOCK TOP_K [CHUNK]   block 0: full attention
-//   attention_times decode BATCH TOKENS HEADS KV_HEADS DIM BLOCK TOP_K
+//   attention_times decode BATCH TOKENS HEADS KV_HEADS DIM BLOCK TOP_K [SEQUENCES]   of own pages
 //   attention_times copy                                                  device memory's rate
 
 #include <cstring>
@@ -55,9 +55,9 @@ int prefill(int tokens, const Geometry& g, int block, int top_k, int chunk) {
   return 0;
 }
 
-int decode(int batch, int tokens, const Geometry& g, int block, int top_k) {
+int decode(int batch, int tokens, const Geometry& g, int block, int top_k, int sequences) {
   std::vector<Part> parts(static_cast<std::size_t>(batch), Part{tokens - 1, 1, block, top_k});
-  Scenario s(g, parts, Data::normal, 3);
+  Scenario s(g, parts, Data::normal, 3, static_cast<std::size_t>(sequences));
   const DeviceArray<std::uint8_t> workspace(decode_workspace_bytes(s.decode_limits));
   const DeviceArray<__nv_bfloat16> out(s.out_size());
   // Stored centroids of random content: decode's time does not hang on their values.
@@ -156,7 +156,7 @@ int main(int argc, char** argv) {
     return prefill(n[0], {n[1], n[2], n[3], 128}, n[4], n[5], n.size() > 6 ? n[6] : 0);
   }
   if (kind == "decode" && n.size() >= 7) {
-    return decode(n[0], n[1], {n[2], n[3], n[4], 128}, n[5], n[6]);
+    return decode(n[0], n[1], {n[2], n[3], n[4], 128}, n[5], n[6], n.size() > 7 ? n[7] : n[0]);
   }
   return usage();
 }
