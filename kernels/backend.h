@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -68,6 +69,8 @@ struct BackendInfo {
   std::int32_t threads = 0;
   /// Weights of the type asked for stay in the given memory; else they are copied to the device.
   bool weights_in_place = true;
+  /// What to compute in where nobody chose; empty: the type that the model is stored in.
+  std::optional<DType> default_compute;
 };
 
 /// What workspace depends on. `activation` is where activations are rounded: the type of matmul
@@ -91,7 +94,9 @@ struct ModelShape {
 ///
 /// Determinism: every row's result is bit-identical whatever other rows share the step and however
 /// a prompt is cut into steps. That is what makes "alone or in a batch" the same tokens, and
-/// chunked prefill select the same blocks (moba.md, rule 10).
+/// chunked prefill select the same blocks (moba.md, rule 10). One exception, of the CUDA backend: a
+/// row that is its slice's only one is computed in another order of sums than the same row in a
+/// longer slice (kernels/cuda/README.md).
 ///
 /// Errors: set-up calls (allocate, load, create, reserve) throw std::runtime_error with one line
 /// for the user. Step calls do not fail on valid arguments; shapes that do not fit are a bug and
@@ -113,8 +118,9 @@ class Backend {
   virtual std::size_t kv_bytes(const KvShape& shape) const = 0;
   virtual std::unique_ptr<KvPool> create_kv_pool(const KvShape& shape) = 0;
 
-  /// Bytes of scratch memory that steps within `limits` need, and the call that takes them. After
-  /// `reserve_workspace` no step allocates device memory.
+  /// Bytes of scratch memory that steps within `limits` need, and the call that takes them, after
+  /// all weights are loaded and before the first step. Afterwards no step allocates device memory,
+  /// but for what the driver keeps of a recorded step.
   virtual std::size_t workspace_bytes(const ModelShape& model, const KvShape& kv,
                                       const StepLimits& limits) const = 0;
   virtual void reserve_workspace(const ModelShape& model, const KvShape& kv,
@@ -170,6 +176,9 @@ class Backend {
 
 /// The CPU backend. threads = 0 uses every core this process may run on.
 std::unique_ptr<Backend> make_cpu_backend(std::int32_t threads);
+
+/// Whether this build has the CUDA backend.
+bool has_cuda_backend();
 
 /// The CUDA backend on one Hopper GPU. Throws std::runtime_error with one line where the build has
 /// none, or there is no such device.

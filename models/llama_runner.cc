@@ -15,14 +15,32 @@ struct Prepared {
   MemoryPlan plan;
 };
 
-Prepared prepare(const ModelOptions& options) {
+std::unique_ptr<Backend> make_backend(const ModelOptions& options, std::string* note) {
+  const bool any = options.device == DeviceChoice::any;
+  if (options.device == DeviceChoice::cpu || (any && !has_cuda_backend())) {
+    return make_cpu_backend(options.threads);
+  }
+  try {
+    return make_cuda_backend(options.cuda_device);
+  } catch (const std::runtime_error& error) {
+    if (!any) throw;
+    if (note != nullptr) *note = std::string(error.what()) + "; computing on the CPU";
+    return make_cpu_backend(options.threads);
+  }
+}
+
+Prepared prepare(ModelOptions options, std::string* note) {
   LlamaConfig config = load_llama_config(options.folder);
   Checkpoint checkpoint(options.folder);
   // The embedding says how the checkpoint is really stored; config.json is a claim.
   const DType stored =
       checkpoint.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size).dtype;
-  const WeightMemory weights = check_weights(config, checkpoint, compute_dtype(options, stored));
-  std::unique_ptr<Backend> backend = make_cpu_backend(options.threads);
+  std::unique_ptr<Backend> backend = make_backend(options, note);
+  if (!options.compute_dtype) options.compute_dtype = backend->info().default_compute;
+  WeightMemory weights = check_weights(config, checkpoint, compute_dtype(options, stored));
+  if (!backend->info().weights_in_place) {
+    weights.copied_bytes += std::exchange(weights.mapped_bytes, std::size_t{0});
+  }
   MemoryPlan plan = plan_memory(options, config, stored, weights, *backend);
   return {std::move(config), std::move(checkpoint), std::move(backend), std::move(plan)};
 }
@@ -105,14 +123,14 @@ void LlamaRunner::forward(const StepView& step, std::span<float> logits) {
   backend_->wait();
 }
 
-std::unique_ptr<LlamaRunner> load_llama(const ModelOptions& options) {
-  Prepared prepared = prepare(options);
+std::unique_ptr<LlamaRunner> load_llama(const ModelOptions& options, std::string* note) {
+  Prepared prepared = prepare(options, note);
   return std::make_unique<LlamaRunner>(prepared.config, std::move(prepared.checkpoint),
                                        prepared.plan, std::move(prepared.backend));
 }
 
-MemoryPlan plan_llama(const ModelOptions& options) {
-  return prepare(options).plan;
+MemoryPlan plan_llama(const ModelOptions& options, std::string* note) {
+  return prepare(options, note).plan;
 }
 
 }  // namespace mobius

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -50,12 +51,13 @@ class LlamaRunner : public Runner {
   std::vector<SampledToken> sampled_;
 };
 
-/// Maps the checkpoint of options.folder, plans memory for a CPU backend and loads the model, in
-/// this order: a folder, file or option that cannot work throws std::runtime_error with one line
-/// before memory is taken.
-std::unique_ptr<LlamaRunner> load_llama(const ModelOptions& options);
+/// Maps the checkpoint of options.folder, plans memory on the device asked for and loads the model,
+/// in this order: a folder, file or option that cannot work throws std::runtime_error with one line
+/// before memory is taken. `note`, if not null, gets a line where DeviceChoice::any came down to
+/// the CPU.
+std::unique_ptr<LlamaRunner> load_llama(const ModelOptions& options, std::string* note = nullptr);
 
 /// The same up to the plan: reads headers only.
-MemoryPlan plan_llama(const ModelOptions& options);
+MemoryPlan plan_llama(const ModelOptions& options, std::string* note = nullptr);
 
 }  // namespace mobius

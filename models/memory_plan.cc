@@ -164,9 +164,12 @@ std::string render(const MemoryPlan& plan) {
   };
   const std::string dtype(name_of(plan.model.activation));
   line("memory", size_text(plan.memory_bytes), plan.device);
-  line("weights", size_text(plan.weights.mapped_bytes), "mapped from the checkpoint");
+  if (plan.weights.mapped_bytes > 0) {
+    line("weights", size_text(plan.weights.mapped_bytes), "mapped from the checkpoint");
+  }
   if (plan.weights.copied_bytes > 0) {
-    line("", size_text(plan.weights.copied_bytes), "copies, converted");
+    line(plan.weights.mapped_bytes > 0 ? "" : "weights", size_text(plan.weights.copied_bytes),
+         "copied from the checkpoint");
   }
   line("workspace", size_text(plan.workspace_bytes),
        dtype + ", steps of up to " + std::to_string(plan.limits.max_rows) + " tokens and " +

@@ -13,7 +13,7 @@ namespace mobius {
 /// Memory of a checkpoint's weights once loaded.
 struct WeightMemory {
   std::size_t mapped_bytes = 0;  ///< used in place from the mapped files
-  std::size_t copied_bytes = 0;  ///< converted to another type on load
+  std::size_t copied_bytes = 0;  ///< converted to another type, or copied to a device, on load
 };
 
 /// Who gets how much memory, settled before anything is loaded.

@@ -9,11 +9,14 @@
 
 namespace mobius {
 
+/// Which device computes. `any`: the GPU where build and machine have one, else the CPU.
+enum class DeviceChoice : std::uint8_t { any, cpu, cuda };
+
 /// What an operator chooses about a model. Checked by `plan_memory`.
 struct ModelOptions {
   std::filesystem::path folder;  ///< checkpoint in Hugging Face's layout
-  /// Type of weights and activations, bf16 or f32. Empty: the stored type, and f32 for a checkpoint
-  /// stored as f16 (bf16 would drop three of its mantissa bits).
+  /// Type of weights and activations, bf16 or f32. Empty: on a GPU bf16; else the stored type, and
+  /// f32 for a checkpoint stored as f16 (bf16 would drop three of its mantissa bits).
   std::optional<DType> compute_dtype;
   /// Type of cached keys and values. Empty: the compute type, which is also the only one that works
   /// so far.
@@ -27,7 +30,9 @@ struct ModelOptions {
   std::int32_t max_context = 0;
   std::int32_t step_tokens = 512;  ///< rows of the largest step
   std::int32_t max_sequences = 64;
-  std::int32_t threads = 0;  ///< 0: every core this process may run on
+  DeviceChoice device = DeviceChoice::cpu;
+  std::int32_t cuda_device = 0;  ///< which GPU, where there are several
+  std::int32_t threads = 0;      ///< of the CPU; 0: every core this process may run on
   /// Blocks of this many tokens get their centroid stored (KvShape); a multiple of page_tokens, or
   /// 0.
   std::int32_t centroid_block = 0;

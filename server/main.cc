@@ -50,6 +50,9 @@ ModelOptions model_options(const ServerConfig& config) {
   options.max_context = static_cast<std::int32_t>(config.model.max_context);
   options.step_tokens = static_cast<std::int32_t>(config.engine.step_tokens);
   options.max_sequences = static_cast<std::int32_t>(config.engine.max_running);
+  if (config.engine.backend == "auto") options.device = DeviceChoice::any;
+  if (config.engine.backend == "cuda") options.device = DeviceChoice::cuda;
+  options.cuda_device = static_cast<std::int32_t>(config.engine.cuda_device);
   options.threads = static_cast<std::int32_t>(config.engine.threads);
   options.centroid_block = static_cast<std::int32_t>(centroid_block(config.attention));
   return options;
@@ -96,7 +99,9 @@ void check_attention(const ServerConfig& config, const MemoryPlan& plan) {
 }
 
 int check(const ServerConfig& config) {
-  const MemoryPlan plan = plan_llama(model_options(config));
+  std::string note;
+  const MemoryPlan plan = plan_llama(model_options(config), &note);
+  if (!note.empty()) std::cout << note << '\n';
   check_attention(config, plan);
   std::cout << render(plan);
   Tokenizer::load(config.model.path);
@@ -110,7 +115,9 @@ int serve(const ServerConfig& config) {
   quiet_grpc();
 
   auto tokenizer = Tokenizer::load(config.model.path);
-  auto runner = load_llama(model_options(config));
+  std::string note;
+  auto runner = load_llama(model_options(config), &note);
+  if (!note.empty()) std::cout << note << '\n';
   check_attention(config, runner->plan());
   std::cout << render(runner->plan()) << std::flush;
   GenerationServiceOptions options;

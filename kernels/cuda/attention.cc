@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/check.h"
+
 namespace mobius {
 namespace {
 
@@ -12,12 +14,59 @@ constexpr std::int32_t kMostGateWarps = 1056;
 constexpr std::int32_t kLeastGateWarps = 32;
 constexpr std::int32_t kSingleBlocks = 264;
 
+/// What the fast kernels are given memory for; steps beyond it take the plain ones.
+constexpr std::int32_t kPlannedTopK = 16;
+constexpr std::size_t kPartialBytes = std::size_t{512} << 20;
+
 struct Parts {
-  std::size_t out = 0, state = 0, selection = 0, scores = 0, end = 0;
+  std::size_t out = 0, state = 0, selection = 0, scores = 0, hopper = 0, end = 0;
   std::int32_t words = 0, blocks = 0, warps = 0;
 };
 
-Parts lay_out(const KvShape& kv, std::int32_t heads, const StepLimits& limits) {
+bool takes_fast_kernels(const KvShape& kv) {
+  return (kv.head_dim == 64 || kv.head_dim == 128) && kv.page_tokens % 64 == 0;
+}
+
+/// Whether kernels/cuda/hopper took the slices of several rows.
+bool launch_fast_tiles(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t layer,
+                       const HostStep& host, const DeviceStep& step,
+                       const AttentionWorkspace& workspace, cudaStream_t stream) {
+  const KvShape& shape = kv.shape();
+  if (!takes_fast_kernels(shape) || host.moba_blocks > (1 << 30)) return false;
+  const auto heads = static_cast<std::int32_t>(q.cols / shape.head_dim);
+  const hopper::Limits limits{.rows = host.rows,
+                              .num_slices = host.slices,
+                              .q_heads = heads,
+                              .kv_heads = shape.kv_heads,
+                              .head_dim = shape.head_dim,
+                              .top_k = host.top_k,
+                              .blocks = static_cast<std::int32_t>(host.moba_blocks),
+                              .partial_bytes = kPartialBytes};
+  const std::size_t bytes = hopper::prefill_workspace_bytes(limits);
+  if (bytes == 0 || bytes > workspace.hopper_bytes) return false;
+  const hopper::KvPages pages{.keys = kv.keys(layer),
+                              .values = kv.values(layer),
+                              .key_sums = kv.sums(layer),
+                              .centroids = kv.centroids(layer),
+                              .centroid_block = shape.centroid_block,
+                              .num_pages = shape.num_pages,
+                              .page_tokens = shape.page_tokens,
+                              .kv_heads = shape.kv_heads,
+                              .head_dim = shape.head_dim};
+  const hopper::Rows rows{.q = q.data,
+                          .out = out.data,
+                          .rows = host.rows,
+                          .q_heads = heads,
+                          .slices = step.hopper_slices + layer * host.slices,
+                          .num_slices = host.slices,
+                          .page_table = step.pages,
+                          .table_stride = step.max_pages};
+  MOBIUS_CUDA(hopper::prefill_attention(pages, rows, limits, workspace.hopper, stream));
+  return true;
+}
+
+Parts lay_out(const KvShape& kv, std::int32_t heads, const StepLimits& limits,
+              TileKernels kernels) {
   Parts parts;
   const auto place = [&parts](std::size_t bytes) {
     const std::size_t at = parts.end;
@@ -39,19 +88,31 @@ Parts lay_out(const KvShape& kv, std::int32_t heads, const StepLimits& limits) {
       place(static_cast<std::size_t>(limits.max_rows) * static_cast<std::size_t>(heads) *
             static_cast<std::size_t>(parts.words) * sizeof(std::uint32_t));
   parts.scores = place(static_cast<std::size_t>(parts.warps) * warp_bytes);
+  parts.hopper = parts.end;
+  const hopper::Limits fast{
+      .rows = limits.max_rows,
+      .num_slices = std::min(limits.max_sequences, 1024),
+      .q_heads = heads,
+      .kv_heads = kv.kv_heads,
+      .head_dim = kv.head_dim,
+      .top_k = kPlannedTopK,
+      .blocks = std::max(1, std::min(kv.num_pages, limits.max_sequences * parts.blocks)),
+      .partial_bytes = kPartialBytes};
+  const bool wanted = kernels == TileKernels::hopper && takes_fast_kernels(kv);
+  place(wanted ? hopper::prefill_workspace_bytes(fast) : 0);
   return parts;
 }
 
 }  // namespace
 
 std::size_t attention_workspace_bytes(const KvShape& kv, std::int32_t heads,
-                                      const StepLimits& limits) {
-  return lay_out(kv, heads, limits).end;
+                                      const StepLimits& limits, TileKernels kernels) {
+  return lay_out(kv, heads, limits, kernels).end;
 }
 
 AttentionWorkspace lay_out_attention_workspace(void* memory, const KvShape& kv, std::int32_t heads,
-                                               const StepLimits& limits) {
-  const Parts parts = lay_out(kv, heads, limits);
+                                               const StepLimits& limits, TileKernels kernels) {
+  const Parts parts = lay_out(kv, heads, limits, kernels);
   auto* bytes = static_cast<std::byte*>(memory);
   return {.partial_out = reinterpret_cast<float*>(bytes + parts.out),
           .partial_state = reinterpret_cast<float*>(bytes + parts.state),
@@ -59,13 +120,17 @@ AttentionWorkspace lay_out_attention_workspace(void* memory, const KvShape& kv, 
           .selection_words = parts.words,
           .scores = reinterpret_cast<float*>(bytes + parts.scores),
           .gate_warps = parts.warps,
-          .max_blocks = parts.blocks};
+          .max_blocks = parts.blocks,
+          .hopper = bytes + parts.hopper,
+          .hopper_bytes = parts.end - parts.hopper};
 }
 
 void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t layer,
                       const HostStep& host, const DeviceStep& step,
                       const AttentionWorkspace& workspace, bool fixed_grid, cudaStream_t stream) {
   const KvShape& shape = kv.shape();
+  const bool fast =
+      host.tiles > 0 && launch_fast_tiles(out, q, kv, layer, host, step, workspace, stream);
   const AttentionCall call{
       .q = static_cast<const std::uint16_t*>(q.data),
       .out = static_cast<std::uint16_t*>(out.data),
@@ -81,11 +146,11 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
       .centroid_block = shape.centroid_block,
       .layer = layer,
       .num_layers = shape.num_layers,
-      .tiles = host.tiles,
+      .tiles = fast ? 0 : host.tiles,
       .single = host.single,
   };
-  if (host.moba) launch_gate(call, shape.head_dim, stream);
-  if (host.tiles > 0) launch_tiles(call, shape.head_dim, stream);
+  if (host.moba && call.tiles + call.single > 0) launch_gate(call, shape.head_dim, stream);
+  if (call.tiles > 0) launch_tiles(call, shape.head_dim, stream);
   if (host.single > 0) {
     const std::int64_t items = std::int64_t{host.single_spans} * shape.kv_heads;
     const auto blocks =

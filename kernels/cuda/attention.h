@@ -10,6 +10,10 @@
 
 namespace mobius {
 
+/// What computes slices of several rows. The fast kernels (kernels/cuda/hopper) take heads of 64
+/// and 128 on pages of a multiple of 64; other shapes take the plain ones in any case.
+enum class TileKernels : std::uint8_t { plain, hopper };
+
 /// Scratch memory of attention, laid out for the largest step.
 struct AttentionWorkspace {
   /// Results of spans: unnormalised outputs [singles, heads, kMaxSpans, D] and, beside each, the
@@ -24,13 +28,16 @@ struct AttentionWorkspace {
   float* scores = nullptr;
   std::int32_t gate_warps = 0;
   std::int32_t max_blocks = 0;
+  /// For kernels/cuda/hopper; 0 bytes where the plain kernels are to run.
+  void* hopper = nullptr;
+  std::size_t hopper_bytes = 0;
 };
 
 /// Bytes of the workspace, and its parts laid out from `memory` (256-byte aligned).
 std::size_t attention_workspace_bytes(const KvShape& kv, std::int32_t heads,
-                                      const StepLimits& limits);
+                                      const StepLimits& limits, TileKernels kernels);
 AttentionWorkspace lay_out_attention_workspace(void* memory, const KvShape& kv, std::int32_t heads,
-                                               const StepLimits& limits);
+                                               const StepLimits& limits, TileKernels kernels);
 
 /// What one call of attention works on. q and out are [R, heads * D] bf16.
 struct AttentionCall {

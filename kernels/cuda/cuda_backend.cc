@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -61,6 +63,15 @@ std::uint64_t bits_of(const void* pointer) {
   return reinterpret_cast<std::uintptr_t>(pointer);
 }
 
+/// MOBIUS_CUDA_ATTENTION=hopper asks for the kernels of kernels/cuda/hopper in prefill.
+TileKernels chosen_tile_kernels() {
+  const char* asked = std::getenv("MOBIUS_CUDA_ATTENTION");
+  if (asked == nullptr || std::string_view(asked) == "plain") return TileKernels::plain;
+  if (std::string_view(asked) == "hopper") return TileKernels::hopper;
+  throw std::runtime_error("MOBIUS_CUDA_ATTENTION is \"" + std::string(asked) +
+                           "\", must be plain or hopper");
+}
+
 enum class Operation : std::uint64_t {
   embed,
   rms_norm,
@@ -93,6 +104,7 @@ class CudaBackend final : public Backend {
     info.memory_bytes = free > kReservedBytes ? free - kReservedBytes : 0;
     info.threads = 1;
     info.weights_in_place = false;
+    info.default_compute = DType::bf16;
     return info;
   }
 
@@ -138,7 +150,7 @@ class CudaBackend final : public Backend {
   std::size_t workspace_bytes(const ModelShape& model, const KvShape& kv,
                               const StepLimits& limits) const override {
     check_model(model, kv);
-    return attention_workspace_bytes(kv, model.heads, limits) +
+    return attention_workspace_bytes(kv, model.heads, limits, tile_kernels_) +
            StepUploader::device_bytes(limits, kv) +
            CudaSampler::device_bytes(sampled_rows(limits), model.vocab) +
            CudaMatmul::kWorkspaceBytes;
@@ -152,9 +164,11 @@ class CudaBackend final : public Backend {
     matmul_.take_workspace();
     matmul_.choose(limits.max_rows);
     attention_memory_ = nullptr;
-    attention_memory_ = allocate_device(attention_workspace_bytes(kv, model.heads, limits),
-                                        "the attention's workspace");
-    attention_ = lay_out_attention_workspace(attention_memory_.get(), kv, model.heads, limits);
+    attention_memory_ =
+        allocate_device(attention_workspace_bytes(kv, model.heads, limits, tile_kernels_),
+                        "the attention's workspace");
+    attention_ = lay_out_attention_workspace(attention_memory_.get(), kv, model.heads, limits,
+                                             tile_kernels_);
     step_.reset();
     step_.emplace(limits, kv, model.heads);
     sampler_.reset();
@@ -347,7 +361,8 @@ class CudaBackend final : public Backend {
   }
 
   int device_ = 0;
-  Stream stream_;
+  TileKernels tile_kernels_ = chosen_tile_kernels();
+  CudaStream stream_;
   OperationLog log_;
   CudaMatmul matmul_;
   SlabAllocator slabs_;
@@ -365,6 +380,10 @@ class CudaBackend final : public Backend {
 #undef MOBIUS_SIGNATURE
 
 }  // namespace
+
+bool has_cuda_backend() {
+  return true;
+}
 
 std::unique_ptr<Backend> make_cuda_backend(std::int32_t device) {
   int count = 0;

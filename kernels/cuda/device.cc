@@ -69,31 +69,31 @@ PinnedBuffer::PinnedBuffer(std::size_t bytes) : bytes_(bytes) {
   memory_ = {memory, [](void* pointer) { cudaFreeHost(pointer); }};
 }
 
-Stream::Stream() {
+CudaStream::CudaStream() {
   MOBIUS_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
 }
 
-Stream::~Stream() {
+CudaStream::~CudaStream() {
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
-void Stream::synchronize() const {
+void CudaStream::synchronize() const {
   MOBIUS_CUDA(cudaStreamSynchronize(stream_));
 }
 
-Event::Event() {
+CudaEvent::CudaEvent() {
   MOBIUS_CUDA(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming));
 }
 
-Event::~Event() {
+CudaEvent::~CudaEvent() {
   if (event_ != nullptr) cudaEventDestroy(event_);
 }
 
-void Event::record(const Stream& stream) {
+void CudaEvent::record(const CudaStream& stream) {
   MOBIUS_CUDA(cudaEventRecord(event_, stream.get()));
 }
 
-void Event::synchronize() const {
+void CudaEvent::synchronize() const {
   MOBIUS_CUDA(cudaEventSynchronize(event_));
 }
 
@@ -109,7 +109,7 @@ std::shared_ptr<void> SlabAllocator::allocate(std::size_t bytes, std::string_vie
   return {slab_, piece};
 }
 
-Uploader::Uploader(const Stream& stream) : stream_(stream) {
+Uploader::Uploader(const CudaStream& stream) : stream_(stream) {
   for (PinnedBuffer& buffer : pinned_) buffer = PinnedBuffer(kChunkBytes);
 }
 

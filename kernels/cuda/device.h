@@ -30,12 +30,12 @@ class PinnedBuffer {
   std::size_t bytes_ = 0;
 };
 
-class Stream {
+class CudaStream {
  public:
-  Stream();
-  ~Stream();
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
+  CudaStream();
+  ~CudaStream();
+  CudaStream(const CudaStream&) = delete;
+  CudaStream& operator=(const CudaStream&) = delete;
   cudaStream_t get() const { return stream_; }
   void synchronize() const;
 
@@ -43,14 +43,14 @@ class Stream {
   cudaStream_t stream_ = nullptr;
 };
 
-class Event {
+class CudaEvent {
  public:
-  Event();
-  ~Event();
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
+  CudaEvent();
+  ~CudaEvent();
+  CudaEvent(const CudaEvent&) = delete;
+  CudaEvent& operator=(const CudaEvent&) = delete;
   cudaEvent_t get() const { return event_; }
-  void record(const Stream& stream);
+  void record(const CudaStream& stream);
   void synchronize() const;
 
  private:
@@ -72,7 +72,7 @@ class SlabAllocator {
 /// is filled. Conversions happen on the device, from a staging buffer. One thread at a time.
 class Uploader {
  public:
-  explicit Uploader(const Stream& stream);
+  explicit Uploader(const CudaStream& stream);
 
   /// to[count] of `to_type` = from[count] of `from_type`. f32, bf16 and f16 into f32 and bf16.
   /// The host memory may be reused on return; the device's is ready for later work in the stream.
@@ -81,10 +81,10 @@ class Uploader {
  private:
   static constexpr std::size_t kChunkBytes = std::size_t{32} << 20;
 
-  const Stream& stream_;
+  const CudaStream& stream_;
   PinnedBuffer pinned_[2];
   std::shared_ptr<void> staging_[2];
-  Event copied_[2];
+  CudaEvent copied_[2];
   int next_ = 0;
 };
 

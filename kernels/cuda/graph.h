@@ -25,7 +25,7 @@ class OperationLog {
   /// operations must launch the same kernels with the same arguments.
   using Key = std::uint64_t;
 
-  explicit OperationLog(const Stream& stream) : stream_(stream) {}
+  explicit OperationLog(const CudaStream& stream) : stream_(stream) {}
 
   /// Starts a step whose operations run at once.
   void begin_immediate();
@@ -55,7 +55,7 @@ class OperationLog {
   };
   Graph record();
 
-  const Stream& stream_;
+  const CudaStream& stream_;
   bool deferred_ = false;
   Key key_ = 0;
   std::vector<std::uint64_t> signature_;

@@ -91,8 +91,8 @@ class Timer {
   }
   Timer(const Timer&) = delete;
   Timer& operator=(const Timer&) = delete;
-  void start(const Stream& stream) { MOBIUS_CUDA(cudaEventRecord(start_, stream.get())); }
-  float microseconds(const Stream& stream) {
+  void start(const CudaStream& stream) { MOBIUS_CUDA(cudaEventRecord(start_, stream.get())); }
+  float microseconds(const CudaStream& stream) {
     MOBIUS_CUDA(cudaEventRecord(end_, stream.get()));
     MOBIUS_CUDA(cudaEventSynchronize(end_));
     float milliseconds = 0;
@@ -113,7 +113,7 @@ std::vector<std::int64_t> rungs_up_to(std::int64_t rows) {
 
 }  // namespace
 
-CudaMatmul::CudaMatmul(const Stream& stream) : stream_(stream) {
+CudaMatmul::CudaMatmul(const CudaStream& stream) : stream_(stream) {
   MOBIUS_CUBLAS(cublasLtCreate(&handle_));
 }
 

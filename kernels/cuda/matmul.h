@@ -27,7 +27,7 @@ namespace mobius {
 /// equal.
 class CudaMatmul {
  public:
-  explicit CudaMatmul(const Stream& stream);
+  explicit CudaMatmul(const CudaStream& stream);
   ~CudaMatmul();
   CudaMatmul(const CudaMatmul&) = delete;
   CudaMatmul& operator=(const CudaMatmul&) = delete;
@@ -77,7 +77,7 @@ class CudaMatmul {
   bool launch(const Candidate& candidate, Tensor out, Tensor in, const void* weight,
               bool accumulate);
 
-  const Stream& stream_;
+  const CudaStream& stream_;
   cublasLtHandle_t handle_ = nullptr;
   std::shared_ptr<void> workspace_;
   std::map<std::pair<std::int64_t, std::int64_t>, std::vector<const void*>> weights_;

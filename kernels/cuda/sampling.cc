@@ -153,7 +153,7 @@ CudaSampler::Group CudaSampler::stage(std::span<const SampleRow> rows, std::size
   return group;
 }
 
-void CudaSampler::sample(Tensor logits, std::span<const SampleRow> rows, const Stream& stream) {
+void CudaSampler::sample(Tensor logits, std::span<const SampleRow> rows, const CudaStream& stream) {
   auto* results = static_cast<DeviceSampledToken*>(results_.get());
   auto* values = static_cast<float*>(logits.data);
   for (std::size_t first = 0; first < rows.size();) {

@@ -34,7 +34,7 @@ class CudaSampler {
   /// Puts what the rows say on the device and enqueues their drawing from logits
   /// [rows.size(), vocab] f32, which are overwritten. `rows` have passed `check`. Waits for the
   /// stream only where penalties and masks of all rows together outgrow the staging memory.
-  void sample(Tensor logits, std::span<const SampleRow> rows, const Stream& stream);
+  void sample(Tensor logits, std::span<const SampleRow> rows, const CudaStream& stream);
 
   /// After the stream is done: the results of the last `sample`.
   void collect(std::span<SampledToken> out, std::span<const SampleRow> rows) const;

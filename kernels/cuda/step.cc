@@ -25,7 +25,8 @@ std::int32_t max_pages(const StepLimits& limits, const KvShape& kv) {
 
 }  // namespace
 
-StepUploader::Layout StepUploader::lay_out(std::int32_t rows, const StepLimits& limits) {
+StepUploader::Layout StepUploader::lay_out(std::int32_t rows, const StepLimits& limits,
+                                           std::int32_t layers) {
   Layout layout;
   layout.rows = rows;
   const auto r = static_cast<std::size_t>(rows);
@@ -50,13 +51,15 @@ StepUploader::Layout StepUploader::lay_out(std::int32_t rows, const StepLimits& 
   layout.tiles = place(2 * r);
   layout.single_rows = place(s);
   layout.single_spans = place(s + 1);
+  layout.hopper_slices =
+      place(static_cast<std::size_t>(layers) * s * sizeof(hopper::Slice) / sizeof(std::int32_t));
   return layout;
 }
 
 std::size_t StepUploader::device_bytes(const StepLimits& limits, const KvShape& kv) {
   const std::size_t pages = static_cast<std::size_t>(limits.max_sequences) *
                             static_cast<std::size_t>(max_pages(limits, kv));
-  return (lay_out(limits.max_rows, limits).end + pages) * sizeof(std::int32_t);
+  return (lay_out(limits.max_rows, limits, kv.num_layers).end + pages) * sizeof(std::int32_t);
 }
 
 StepUploader::StepUploader(const StepLimits& limits, const KvShape& kv, std::int32_t heads)
@@ -64,8 +67,8 @@ StepUploader::StepUploader(const StepLimits& limits, const KvShape& kv, std::int
       kv_(kv),
       tile_queries_(kTileWarps * warp_queries(heads / kv.kv_heads)),
       max_pages_(max_pages(limits, kv)),
-      few_(lay_out(std::min(limits.max_sequences, limits.max_rows), limits)),
-      many_(lay_out(limits.max_rows, limits)) {
+      few_(lay_out(std::min(limits.max_sequences, limits.max_rows), limits, kv.num_layers)),
+      many_(lay_out(limits.max_rows, limits, kv.num_layers)) {
   const std::size_t bytes = many_.end * sizeof(std::int32_t);
   const std::size_t page_bytes = static_cast<std::size_t>(limits.max_sequences) *
                                  static_cast<std::size_t>(max_pages_) * sizeof(std::int32_t);
@@ -125,6 +128,21 @@ void StepUploader::fill(const StepView& step, const Layout& layout, std::int32_t
     at[layout.full_last_layers + s] = slice.full_attention_last_layers;
     host_.moba = host_.moba || moba;
     host_.longest = std::max(host_.longest, end);
+    if (moba && slice.num_rows > 1) {
+      host_.top_k = std::max(host_.top_k, slice.policy.top_k);
+      host_.moba_blocks += (end - 1) / slice.policy.block;
+    }
+    auto* hopper_slices = reinterpret_cast<hopper::Slice*>(at + layout.hopper_slices);
+    for (std::int32_t layer = 0; layer < kv_.num_layers; ++layer) {
+      const AttentionPolicy policy = slice.policy_at(layer, kv_.num_layers);
+      hopper_slices[layer * host_.slices + s] = {
+          slice.first_row,
+          slice.num_rows > 1 ? slice.num_rows : 0,
+          slice.first_position,
+          s,
+          policy.mode == AttentionMode::moba ? policy.block : 0,
+          policy.top_k};
+    }
     for (std::int32_t i = 0; i < slice.num_rows; ++i) {
       at[layout.positions + slice.first_row + i] = slice.first_position + i;
       at[layout.row_slice + slice.first_row + i] = s;
@@ -152,7 +170,7 @@ void StepUploader::fill(const StepView& step, const Layout& layout, std::int32_t
   }
 }
 
-void StepUploader::upload(const StepView& step, const Stream& stream) {
+void StepUploader::upload(const StepView& step, const CudaStream& stream) {
   check(step);
   const bool few = step.tokens.size() <= static_cast<std::size_t>(few_.rows);
   const Layout& layout = few ? few_ : many_;
@@ -188,7 +206,8 @@ void StepUploader::upload(const StepView& step, const Stream& stream) {
              .segments = base + layout.segments,
              .tiles = base + layout.tiles,
              .single_rows = base + layout.single_rows,
-             .single_spans = base + layout.single_spans};
+             .single_spans = base + layout.single_spans,
+             .hopper_slices = reinterpret_cast<const hopper::Slice*>(base + layout.hopper_slices)};
 }
 
 }  // namespace mobius

@@ -7,6 +7,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/hopper/moba.h"
 
 namespace mobius {
 
@@ -37,6 +38,9 @@ struct DeviceStep {
   /// ... and on slices of one row: their rows [num_single], and [num_single + 1] spans before each.
   const std::int32_t* single_rows = nullptr;
   const std::int32_t* single_spans = nullptr;
+  /// [layers, S]: slices of several rows as kernels/cuda/hopper takes them, with the policy at the
+  /// layer; those of one row have 0 rows here.
+  const hopper::Slice* hopper_slices = nullptr;
 };
 
 /// What the host knows of the same step, and launches follow from.
@@ -48,8 +52,10 @@ struct HostStep {
   std::int32_t tiles = 0;
   std::int32_t single = 0;
   std::int32_t single_spans = 0;
-  bool moba = false;         ///< a slice of the step is sparse in some layer
-  std::int32_t longest = 0;  ///< tokens of the longest sequence, this step's included
+  bool moba = false;             ///< a slice of the step is sparse in some layer
+  std::int32_t top_k = 0;        ///< the greatest of MoBA slices with several rows
+  std::int64_t moba_blocks = 0;  ///< complete blocks before the last row's own, over such slices
+  std::int32_t longest = 0;      ///< tokens of the longest sequence, this step's included
 };
 
 /// Attention works in tiles of kTileWarps warps, each with 16 rows: the query heads of one KV head
@@ -86,7 +92,7 @@ class StepUploader {
 
   /// Checks the step (std::invalid_argument) and enqueues its copy. The previous step's must be
   /// done.
-  void upload(const StepView& step, const Stream& stream);
+  void upload(const StepView& step, const CudaStream& stream);
 
   const HostStep& host() const { return host_; }
   const DeviceStep& device() const { return device_; }
@@ -99,10 +105,10 @@ class StepUploader {
     std::size_t tokens = 0, positions = 0, row_slice = 0, logit_rows = 0;
     std::size_t first_row = 0, num_rows = 0, first_position = 0;
     std::size_t policy_block = 0, policy_top_k = 0, full_last_layers = 0;
-    std::size_t segments = 0, tiles = 0, single_rows = 0, single_spans = 0;
+    std::size_t segments = 0, tiles = 0, single_rows = 0, single_spans = 0, hopper_slices = 0;
     std::size_t end = 0;  ///< all in int32 elements
   };
-  static Layout lay_out(std::int32_t rows, const StepLimits& limits);
+  static Layout lay_out(std::int32_t rows, const StepLimits& limits, std::int32_t layers);
   void check(const StepView& step) const;
   void fill(const StepView& step, const Layout& layout, std::int32_t* at);
 

@@ -40,6 +40,8 @@ struct ServerConfig {
     std::int64_t max_running = 64;
     std::int64_t max_waiting = 1024;
     std::int64_t step_tokens = 512;
+    std::string backend = "auto";
+    std::int64_t cuda_device = 0;
     std::int64_t threads = 0;
   } engine;
 

@@ -40,8 +40,8 @@ const auto kSchema = std::to_array<ConfigKey>({
     MOBIUS_TEXT(model.name, "", "Name that clients use; empty: the folder's name."),
     MOBIUS_TEXT(
         model.dtype, "auto|f32|bf16",
-        "Type of weights, activations and KV cache; auto: as the checkpoint is stored, f32 for "
-        "f16."),
+        "Type of weights, activations and KV cache; auto: bf16 on a GPU, else as the checkpoint is "
+        "stored, f32 for f16."),
     MOBIUS_INT(
         model.max_context, 0, kMaxInt32, "tokens",
         "Longest prompt plus answer, refused if the KV cache cannot hold it; 0: as long as model "
@@ -70,8 +70,11 @@ const auto kSchema = std::to_array<ConfigKey>({
                "Requests that may wait; more are refused (HTTP 429, RESOURCE_EXHAUSTED)."),
     MOBIUS_INT(engine.step_tokens, 1, 65536, "tokens",
                "Tokens of one step: running answers first, then chunks of prompts."),
+    MOBIUS_TEXT(engine.backend, "auto|cpu|cuda",
+                "What computes; auto: the GPU where build and machine have one, else the CPU."),
+    MOBIUS_INT(engine.cuda_device, 0, 64, "", "Which GPU, where there are several."),
     MOBIUS_INT(engine.threads, 0, 1024, "threads",
-               "Threads that compute; 0: one for each core that the process may use."),
+               "Threads that compute on the CPU; 0: one for each core that the process may use."),
 
     MOBIUS_TEXT(http.address, "", "Address to listen on."),
     MOBIUS_INT(http.port, 0, 65535, "", "Port; 0: any free one, printed at start."),

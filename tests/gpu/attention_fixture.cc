@@ -19,17 +19,18 @@ KvShape shape_of(const AttentionSizes& sizes, std::int32_t num_pages) {
 }  // namespace
 
 AttentionFixture::AttentionFixture(const AttentionSizes& sizes_in, const StepLimits& limits,
-                                   std::int32_t num_pages)
+                                   std::int32_t num_pages, TileKernels kernels)
     : sizes(sizes_in), limits_(limits) {
   const KvShape shape = shape_of(sizes, num_pages);
   pool_.emplace(shape);
   // NaN wherever nothing was written.
   MOBIUS_CUDA(cudaMemset(pool_->keys(0), 0xff, cuda_kv_bytes(shape)));
   uploader_.emplace(limits, shape, sizes.heads);
-  const std::size_t bytes = attention_workspace_bytes(shape, sizes.heads, limits);
+  const std::size_t bytes = attention_workspace_bytes(shape, sizes.heads, limits, kernels);
   workspace_memory_ = allocate_device(bytes, "a test");
   MOBIUS_CUDA(cudaMemset(workspace_memory_.get(), 0xff, bytes));
-  workspace_ = lay_out_attention_workspace(workspace_memory_.get(), shape, sizes.heads, limits);
+  workspace_ =
+      lay_out_attention_workspace(workspace_memory_.get(), shape, sizes.heads, limits, kernels);
   for (std::int32_t i = 0; i < sizes.head_dim / 2; ++i) {
     inverse_frequencies.push_back(
         static_cast<float>(std::pow(500000.0, -2.0 * i / sizes.head_dim)));

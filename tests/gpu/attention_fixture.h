@@ -44,7 +44,8 @@ struct TestSlice {
 /// A pool of two layers (the second is under test), and steps on it. Free pages hold NaN.
 class AttentionFixture {
  public:
-  AttentionFixture(const AttentionSizes& sizes, const StepLimits& limits, std::int32_t num_pages);
+  AttentionFixture(const AttentionSizes& sizes, const StepLimits& limits, std::int32_t num_pages,
+                   TileKernels kernels);
 
   TestSequence make_sequence(std::int32_t tokens, const AttentionPolicy& policy,
                              std::uint64_t seed);
@@ -52,6 +53,9 @@ class AttentionFixture {
   void step(std::span<const TestSlice> slices);
   /// The whole sequence alone, `chunk` rows a step.
   void run(TestSequence& sequence, std::int32_t chunk);
+
+  /// Whether attention leaves the blocks that it chose in its workspace: the plain kernels do.
+  bool shows_selection() const { return workspace_.hopper_bytes == 0; }
 
   /// What the cache holds of the sequence, for the oracle. Valid until the next call.
   OracleSequence gather(const TestSequence& sequence);
@@ -66,7 +70,7 @@ class AttentionFixture {
  private:
   std::vector<std::byte> bytes_of(const void* memory, std::size_t bytes) const;
 
-  Stream stream_;
+  CudaStream stream_;
   StepLimits limits_;
   std::optional<CudaKvPool> pool_;
   std::optional<StepUploader> uploader_;

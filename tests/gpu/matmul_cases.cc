@@ -22,7 +22,7 @@ std::string sizes(std::int64_t rows, const Shape& shape) {
 }
 
 /// Checks `checked` random elements: all of a large product in float64 would take minutes.
-void accuracy_case(Stream& stream, CudaMatmul& matmul, const Shape& shape, std::int64_t rows,
+void accuracy_case(CudaStream& stream, CudaMatmul& matmul, const Shape& shape, std::int64_t rows,
                    DType out_type, bool accumulate, std::mt19937_64& random, Report& report) {
   const std::vector<float> in =
       rounded(DType::bf16, random_values(static_cast<std::size_t>(rows * shape.k), random));
@@ -68,7 +68,7 @@ void accuracy_case(Stream& stream, CudaMatmul& matmul, const Shape& shape, std::
 }
 
 /// A row has the same bits with any number of rows beside it.
-void invariance_case(Stream& stream, const Shape& shape, std::int64_t max_rows,
+void invariance_case(CudaStream& stream, const Shape& shape, std::int64_t max_rows,
                      std::mt19937_64& random, Report& report) {
   CudaMatmul matmul(stream);
   const DeviceMatrix weight(DType::bf16, shape.n, shape.k);
@@ -104,7 +104,7 @@ void invariance_case(Stream& stream, const Shape& shape, std::int64_t max_rows,
 
 void run_matmul_cases(const Options& options, Report& report) {
   std::mt19937_64 random(3);
-  Stream stream;
+  CudaStream stream;
   CudaMatmul matmul(stream);
   const std::vector<Shape> shapes =
       options.small ? std::vector<Shape>{{96, 64}}

@@ -98,7 +98,7 @@ bool may_be_drawn(const std::vector<OracleCandidate>& candidates, std::int32_t t
 }
 
 void draw_cases(std::int64_t vocab, int seeds, bool equal_logits, Report& report) {
-  Stream stream;
+  CudaStream stream;
   const std::vector<Request> all = requests();
   const auto count = static_cast<std::int32_t>(all.size());
   CudaSampler sampler(count, vocab);
@@ -192,7 +192,7 @@ void draw_cases(std::int64_t vocab, int seeds, bool equal_logits, Report& report
 
 /// What is not finite is never drawn while something else may be.
 void odd_cases(Report& report) {
-  Stream stream;
+  CudaStream stream;
   constexpr std::int64_t kVocab = 40;
   CudaSampler sampler(4, kVocab);
   const float nan = std::nanf("");
