@@ -103,6 +103,21 @@ void GenerationService::complete(CompletionInput input, Abandoned abandoned, Sta
       std::move(abandoned), std::move(started));
 }
 
+void GenerationService::finished(std::string_view protocol, const std::string& id,
+                                 const Finish& finish) {
+  metrics_.finished(finish);
+  log_event(LogLevel::info, "generation",
+            {{"protocol", protocol},
+             {"id", id},
+             {"outcome", outcome_of(finish)},
+             {"prompt_tokens", std::int64_t{finish.usage.prompt_tokens}},
+             {"cached_tokens", std::int64_t{finish.usage.cached_tokens}},
+             {"completion_tokens", std::int64_t{finish.usage.completion_tokens}},
+             {"queued_ms", milliseconds(finish.timing.queued)},
+             {"ttft_ms", milliseconds(finish.timing.first_token)},
+             {"total_ms", milliseconds(finish.timing.total)}});
+}
+
 bool GenerationService::ready() const {
   return !draining_.load() && engine_.stats().healthy;
 }
@@ -116,7 +131,11 @@ Status GenerationService::over_budget() const {
 
 void GenerationService::enqueue(const std::string& model, const char* id_prefix, std::size_t bytes,
                                 GenerationOptions options, Tokenize tokenize, Abandoned abandoned,
-                                Started started) {
+                                Started answer) {
+  const Started started = [this, answer = std::move(answer)](StatusOr<Generation> result) {
+    if (!result.ok()) metrics_.refused(result.status().code());
+    answer(std::move(result));
+  };
   if (draining_.load()) {
     started(Status(StatusCode::unavailable, "the server is shutting down"));
     return;
@@ -135,7 +154,7 @@ void GenerationService::enqueue(const std::string& model, const char* id_prefix,
     return;
   }
   // The callback is kept outside the work item, which is lost when the queue refuses it.
-  auto callback = std::make_shared<Started>(std::move(started));
+  auto callback = std::make_shared<Started>(started);
   const bool queued =
       pool_.post([this, id_prefix, options = std::move(options), tokenize = std::move(tokenize),
                   abandoned = std::move(abandoned), share, callback] {

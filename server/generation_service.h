@@ -12,6 +12,7 @@
 #include "server/byte_budget.h"
 #include "server/chat_template.h"
 #include "server/generation_options.h"
+#include "server/metrics/generation_metrics.h"
 #include "server/worker_pool.h"
 
 namespace mobius {
@@ -68,6 +69,11 @@ class GenerationService {
   void chat(ChatInput input, Abandoned abandoned, Started started);
   void complete(CompletionInput input, Abandoned abandoned, Started started);
 
+  /// A front end's word that an answer is over: its line in the log, and the metrics. Once for each
+  /// Generation. `protocol`: "http", "grpc".
+  void finished(std::string_view protocol, const std::string& id, const Finish& finish);
+  const GenerationMetrics& metrics() const { return metrics_; }
+
   /// Refuses new requests with `unavailable` from now on; accepted ones go on.
   void drain() { draining_.store(true); }
   /// Healthy and not draining.
@@ -98,6 +104,7 @@ class GenerationService {
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::atomic<std::uint64_t> random_state_;
   std::atomic<bool> draining_ = false;
+  GenerationMetrics metrics_;
   ByteBudget budget_;
   WorkerPool pool_;  // last: its threads use everything above
 };

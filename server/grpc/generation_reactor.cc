@@ -4,7 +4,6 @@
 #include <chrono>
 #include <utility>
 
-#include "server/generation_log.h"
 #include "server/grpc/grpc_convert.h"
 #include "server/log.h"
 
@@ -136,7 +135,7 @@ bool GenerationReactor::next_message() {
   const Event event = std::move(events_.front());
   events_.pop_front();
   if (const auto* end = std::get_if<mobius::Finish>(&event)) {
-    log_generation("grpc", generation_.id, *end);
+    shared_.service.finished("grpc", generation_.id, *end);
     result_ = end->status;
     if (end->reason == FinishReason::error) return true;
   }

@@ -8,7 +8,6 @@
 #include <new>
 #include <utility>
 
-#include "server/generation_log.h"
 #include "server/http/http_session.h"
 #include "server/http/http_status.h"
 
@@ -36,6 +35,7 @@ std::string chunk_of(std::string_view data) {
 /// One generation. Shared with callbacks of other threads, which only post to the strand; every
 /// member but `abandoned` belongs to it.
 struct HttpSession::Job {
+  GenerationService& service;
   std::shared_ptr<std::atomic<bool>> abandoned = std::make_shared<std::atomic<bool>>(false);
   std::optional<StatusOr<OpenAiRequest>> parsed;
   std::optional<StatusOr<Generation>> started;
@@ -45,7 +45,7 @@ struct HttpSession::Job {
   AnswerHead head;
   bool finished = false;
 
-  Job() = default;
+  explicit Job(GenerationService& used_service) : service(used_service) {}
   Job(const Job&) = delete;
   Job& operator=(const Job&) = delete;
   ~Job() { abandon(); }
@@ -56,15 +56,15 @@ struct HttpSession::Job {
     if (stream != nullptr && !finished) stream->cancel();
   }
 
-  /// The generation is over: its line in the log.
+  /// The generation is over: its line in the log, and the metrics.
   void finish(const Finish& finish) {
     finished = true;
-    log_generation("http", head.id, finish);
+    service.finished("http", head.id, finish);
   }
 };
 
 HttpSession::Awaitable<void> HttpSession::generate(bool chat) {
-  const auto job = std::make_shared<Job>();
+  const auto job = std::make_shared<Job>(context_->service);
   co_await parse(job, chat);
   if (!job->parsed->ok()) {
     const Status status = job->parsed->status();

@@ -5,6 +5,7 @@
 #include "server/http/http_session.h"
 #include "server/http/http_status.h"
 #include "server/json.h"
+#include "server/metrics/exposition.h"
 
 namespace mobius {
 
@@ -38,11 +39,12 @@ std::string ready_json(const GenerationService& service) {
       .dump();
 }
 
-enum class Endpoint { health, ready, models, model, chat, completions, none };
+enum class Endpoint { health, ready, metrics, models, model, chat, completions, none };
 
 Endpoint endpoint_of(std::string_view path) {
   if (path == "/health") return Endpoint::health;
   if (path == "/ready") return Endpoint::ready;
+  if (path == "/metrics") return Endpoint::metrics;
   if (path == "/v1/models") return Endpoint::models;
   if (path.starts_with("/v1/models/")) return Endpoint::model;
   if (path == "/v1/chat/completions") return Endpoint::chat;
@@ -82,6 +84,13 @@ HttpSession::Awaitable<void> HttpSession::route() {
     case Endpoint::health: co_await respond(200, R"({"status":"ok"})"); co_return;
     case Endpoint::ready:
       co_await respond(service.ready() ? 200 : 503, ready_json(service));
+      co_return;
+    case Endpoint::metrics:
+      co_await respond(
+          200,
+          render_metrics(service.metrics(), service.engine().stats(), service.engine().model(),
+                         service.model_name(), service.ready()),
+          {}, kMetricsContentType);
       co_return;
     case Endpoint::models:
       co_await respond(200, R"({"object":"list","data":[)" + model_json(service) + "]}");

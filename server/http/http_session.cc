@@ -253,13 +253,15 @@ HttpSession::Awaitable<void> HttpSession::refuse(int status, std::string message
 }
 
 HttpSession::Awaitable<void> HttpSession::respond(int status, std::string body,
-                                                  std::string_view extra_header) {
+                                                  std::string_view extra_header,
+                                                  std::string_view content_type) {
   status_ = status;
   // A connection that is told to close stays closed, also if draining began after the header.
   if (context_->draining.load()) keep_alive_ = false;
   std::string text = "HTTP/1.1 " + std::to_string(status) + ' ';
   text += std::string_view(http::obsolete_reason(static_cast<http::status>(status)));
-  text += "\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size());
+  text.append("\r\nContent-Type: ").append(content_type);
+  text += "\r\nContent-Length: " + std::to_string(body.size());
   text += keep_alive_ ? "\r\nConnection: keep-alive\r\n" : "\r\nConnection: close\r\n";
   text.append(extra_header).append("\r\n");
   if (request_.method() != http::verb::head) text += body;

@@ -57,7 +57,8 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   Awaitable<bool> read_body(boost::beast::http::request_parser<boost::beast::http::string_body>&);
   Awaitable<void> refuse(int status, std::string message, std::string_view extra_header = {});
   Awaitable<void> answer();
-  Awaitable<void> respond(int status, std::string body, std::string_view extra_header = {});
+  Awaitable<void> respond(int status, std::string body, std::string_view extra_header = {},
+                          std::string_view content_type = "application/json");
   Awaitable<bool> write(boost::asio::const_buffer data);
   Awaitable<void> linger();
   void close_now();

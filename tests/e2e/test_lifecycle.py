@@ -154,7 +154,7 @@ def test_port_in_use(checkpoint, protocol):
 
 
 def test_sigterm_lets_running_requests_finish(start_server):
-    server = start_server()
+    server = start_server(server__drain_seconds=600)
     client = server.grpc_client()
     call = client.generate(text="x", options={"max_tokens": 1500, "ignore_eos": True})
     next(call)
