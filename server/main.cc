@@ -13,9 +13,11 @@
 #include "models/llama_runner.h"
 #include "server/config/command_line.h"
 #include "server/config/config.h"
+#include "server/config/environment.h"
 #include "server/config/schema.h"
 #include "server/generation_service.h"
 #include "server/grpc/grpc_server.h"
+#include "server/http/http_probe.h"
 #include "server/http/http_server.h"
 #include "server/log.h"
 #include "server/shutdown_signals.h"
@@ -27,6 +29,9 @@ using Clock = std::chrono::steady_clock;
 
 /// For the last messages of requests that did not end in time: a step, and a network.
 constexpr std::chrono::seconds kFarewell{5};
+
+/// A health check that takes longer says that the server is not well.
+constexpr std::chrono::seconds kProbeLimit{3};
 
 int report(const std::vector<std::string>& errors) {
   for (const std::string& error : errors) std::cerr << "mobius: " << error << '\n';
@@ -109,6 +114,12 @@ int check(const ServerConfig& config) {
   return 0;
 }
 
+int probe(const ServerConfig& config, const std::string& path) {
+  const std::string problem = probe_http(config.http, path, kProbeLimit);
+  if (!problem.empty()) std::cerr << "mobius: " << problem << '\n';
+  return problem.empty() ? 0 : 1;
+}
+
 int serve(const ServerConfig& config) {
   setup_logging(config.log.level, config.log.format, config.log.file);
   block_shutdown_signals();
@@ -171,18 +182,27 @@ int run(std::span<const char* const> arguments) {
     case CommandAction::version: std::cout << "mobius " MOBIUS_VERSION "\n"; return 0;
     case CommandAction::print_config_docs: std::cout << config_docs_markdown(); return 0;
     case CommandAction::check:
+    case CommandAction::probe:
     case CommandAction::serve: break;
   }
   ServerConfig config;
   std::vector<std::string> errors;
-  if (!command.config_file.empty()) errors = load_config_file(config, command.config_file);
-  for (std::string& error : apply_overrides(config, command.overrides)) {
-    errors.push_back(std::move(error));
+  const std::string file =
+      command.config_file.empty() ? environment_config_file() : command.config_file;
+  if (!file.empty()) errors = load_config_file(config, file);
+  for (const auto& overrides : {environment_overrides(), command.overrides}) {
+    for (std::string& error : apply_overrides(config, overrides)) {
+      errors.push_back(std::move(error));
+    }
   }
   // Values that contradict each other are worth a line only once each of them is valid.
   if (errors.empty()) errors = check_config(config);
   if (!errors.empty()) return report(errors);
-  return command.action == CommandAction::check ? check(config) : serve(config);
+  switch (command.action) {
+    case CommandAction::check: return check(config);
+    case CommandAction::probe: return probe(config, command.probe_path);
+    default: return serve(config);
+  }
 }
 
 }  // namespace

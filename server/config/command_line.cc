@@ -57,8 +57,11 @@ CommandLine parse_command_line(std::span<const char* const> arguments) {
       result.errors.push_back(std::string(argument) + ": has no value");
     } else if (name == "config") {
       result.config_file = *std::move(value);
+    } else if (name == "probe") {
+      result.action = CommandAction::probe;
+      result.probe_path = *std::move(value);
     } else {
-      result.overrides.push_back({std::string(name), *std::move(value)});
+      result.overrides.push_back({std::string(name), *std::move(value), {}});
     }
   }
   return result;
@@ -70,12 +73,16 @@ std::string help_text() {
          "usage: mobius [--config FILE] [--KEY VALUE]...\n"
          "\n"
          "  --config FILE        JSON configuration; see configs/\n"
+         "  --probe PATH         ask the running server of this configuration, e.g. for /ready;\n"
+         "                       exit with 0 if it answers 200, else 1\n"
          "  --check              validate, print the memory plan, exit with 0 or 1\n"
          "  --print-config-docs  the table of keys as Markdown\n"
          "  --version            print the version\n"
          "  -h, --help           this text\n"
          "\n"
-         "Every key of the file is an option too, and wins over the file:\n"
+         "Every key of the file is an option too, and an environment variable: MOBIUS_HTTP_PORT\n"
+         "for --http.port, MOBIUS_CONFIG for --config. An option wins over the variable, and that\n"
+         "over the file. Empty variables count as not set, unknown ones are ignored.\n"
          "\n" +
          config_docs_terminal();
 }

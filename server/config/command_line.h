@@ -9,12 +9,13 @@
 
 namespace mobius {
 
-enum class CommandAction { serve, check, help, version, print_config_docs };
+enum class CommandAction { serve, check, probe, help, version, print_config_docs };
 
 /// What the command line asks for.
 struct CommandLine {
   CommandAction action = CommandAction::serve;
-  std::string config_file;                ///< empty: defaults and overrides alone
+  std::string config_file;                ///< empty: none was named
+  std::string probe_path;                 ///< what to ask a running server for
   std::vector<ConfigOverride> overrides;  ///< every `--section.key value`, in order
   std::vector<std::string> errors;        ///< one line each
 };

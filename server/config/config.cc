@@ -179,11 +179,12 @@ std::vector<std::string> apply_config_json(ServerConfig& config, std::string_vie
 std::vector<std::string> apply_overrides(ServerConfig& config,
                                          const std::vector<ConfigOverride>& overrides) {
   std::vector<std::string> errors;
-  for (const auto& [name, value] : overrides) {
+  for (const auto& [name, value, written] : overrides) {
     const ConfigKey* key = find_config_key(name);
     const std::string problem =
         key == nullptr ? unknown_key(name) : apply_text_value(config, *key, value);
-    if (!problem.empty()) errors.push_back("--" + brief_text(name) + ": " + problem);
+    if (problem.empty()) continue;
+    errors.push_back((written.empty() ? "--" + brief_text(name) : written) + ": " + problem);
   }
   return errors;
 }

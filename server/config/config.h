@@ -84,10 +84,12 @@ struct ServerConfig {
   } server;
 };
 
-/// A key and its value as the command line gives them.
+/// A key and its value as the command line or the environment gives them.
 struct ConfigOverride {
   std::string key;  ///< "http.port"
   std::string value;
+  /// As the user wrote the key, "MOBIUS_HTTP_PORT"; empty: "--" and the key.
+  std::string written{};
 };
 
 /// Reads a config file over `config`. Returns every error, one line each, naming file, key, value
@@ -98,7 +100,8 @@ std::vector<std::string> load_config_file(ServerConfig& config, const std::files
 std::vector<std::string> apply_config_json(ServerConfig& config, std::string_view text,
                                            std::string_view name);
 
-/// Applies overrides in order, the last of a key wins. Errors name the option as the user typed it.
+/// Applies overrides in order, the last of a key wins. Errors name the option or variable as the
+/// user wrote it.
 std::vector<std::string> apply_overrides(ServerConfig& config,
                                          const std::vector<ConfigOverride>& overrides);
 

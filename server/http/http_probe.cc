@@ -54,7 +54,7 @@ std::string probe_http(const ServerConfig::Http& config, std::string_view path,
   const std::string at = authority(reachable(config.address), config.port);
   if (config.port == 0) return at + ": port 0 means any free one; which one is not known here";
   if (!path.starts_with('/') || path.find_first_of(" \r\n") != std::string_view::npos) {
-    return "\"" + brief_text(path) + "\": must be a path such as /ready";
+    return brief_text(path) + ": must be a path such as /ready";
   }
 
   addrinfo hints{};
@@ -77,8 +77,9 @@ std::string probe_http(const ServerConfig::Http& config, std::string_view path,
   if (connect(socket.fd, target->ai_addr, target->ai_addrlen) != 0) {
     return failure(at, "cannot connect");
   }
-  const std::string request =
-      "GET " + std::string(path) + " HTTP/1.1\r\nHost: " + at + "\r\nConnection: close\r\n\r\n";
+  std::string request = "GET ";
+  request.append(path).append(" HTTP/1.1\r\nHost: ").append(at);
+  request += "\r\nConnection: close\r\n\r\n";
   // A request this short goes into the socket's buffer at once or not at all.
   if (send(socket.fd, request.data(), request.size(), MSG_NOSIGNAL) !=
       static_cast<ssize_t>(request.size())) {
