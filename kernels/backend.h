@@ -70,7 +70,7 @@ struct BackendInfo {
   /// Weights of the type asked for stay in the given memory; else they are copied to the device.
   bool weights_in_place = true;
   /// What to compute in where nobody chose; empty: the type that the model is stored in.
-  std::optional<DType> default_compute;
+  std::optional<DType> default_compute{};
 };
 
 /// What workspace depends on. `activation` is where activations are rounded: the type of matmul

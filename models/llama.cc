@@ -64,10 +64,6 @@ struct LlamaTensors {
   }
 };
 
-Weight load_one(Backend& backend, const HostTensor& tensor, DType dtype) {
-  return backend.load_weight(std::span(&tensor, 1), dtype);
-}
-
 /// Norm weights are tiny and used in f32: converting them costs nothing and spares a conversion in
 /// every step.
 constexpr DType kNormType = DType::f32;
@@ -127,33 +123,42 @@ std::size_t activation_bytes(const ModelShape& model, const StepLimits& limits) 
 }
 
 Llama::Llama(const LlamaConfig& config, const Checkpoint& checkpoint, const MemoryPlan& plan,
-             Backend& backend)
+             Backend& backend, const LoadProgress& progress)
     : config_(config),
       shape_(plan.model),
       backend_(backend),
       max_rows_(plan.limits.max_rows),
       max_logit_rows_(std::min(plan.limits.max_sequences, plan.limits.max_rows)),
       frequencies_(rope_inverse_frequencies(config)) {
-  inverse_frequencies_ = load_one(
-      backend, {frequencies_.data(), DType::f32, 1, static_cast<std::int64_t>(frequencies_.size())},
-      DType::f32);
+  const HostTensor frequencies{frequencies_.data(), DType::f32, 1,
+                               static_cast<std::int64_t>(frequencies_.size())};
+  inverse_frequencies_ = backend.load_weight(std::span(&frequencies, 1), DType::f32);
   const DType compute = shape_.activation;
   const LlamaTensors tensors{config, checkpoint};
-  embedding_ = load_one(backend, tensors.embedding(), compute);
+  std::size_t done = 0;
+  const auto load = [&](std::span<const HostTensor> blocks, DType dtype) {
+    Weight weight = backend.load_weight(blocks, dtype);
+    done += static_cast<std::size_t>(weight.rows * weight.cols) * size_of(dtype);
+    if (progress) progress(done, plan.weights.mapped_bytes + plan.weights.copied_bytes);
+    return weight;
+  };
+  const auto load_matrix = [&](const HostTensor& tensor, DType dtype) {
+    return load(std::span(&tensor, 1), dtype);
+  };
+  embedding_ = load_matrix(tensors.embedding(), compute);
   layers_.reserve(static_cast<std::size_t>(config.num_layers));
   for (std::int32_t layer = 0; layer < config.num_layers; ++layer) {
     layers_.push_back({
-        .attention_norm = load_one(backend, tensors.attention_norm(layer), kNormType),
-        .qkv = backend.load_weight(tensors.qkv(layer), compute),
-        .output = load_one(backend, tensors.output(layer), compute),
-        .mlp_norm = load_one(backend, tensors.mlp_norm(layer), kNormType),
-        .gate_up = backend.load_weight(tensors.gate_up(layer), compute),
-        .down = load_one(backend, tensors.down(layer), compute),
+        .attention_norm = load_matrix(tensors.attention_norm(layer), kNormType),
+        .qkv = load(tensors.qkv(layer), compute),
+        .output = load_matrix(tensors.output(layer), compute),
+        .mlp_norm = load_matrix(tensors.mlp_norm(layer), kNormType),
+        .gate_up = load(tensors.gate_up(layer), compute),
+        .down = load_matrix(tensors.down(layer), compute),
     });
   }
-  final_norm_ = load_one(backend, tensors.final_norm(), kNormType);
-  lm_head_ =
-      config.tie_word_embeddings ? embedding_ : load_one(backend, tensors.lm_head(), compute);
+  final_norm_ = load_matrix(tensors.final_norm(), kNormType);
+  lm_head_ = config.tie_word_embeddings ? embedding_ : load_matrix(tensors.lm_head(), compute);
 
   const auto rows = static_cast<std::size_t>(max_rows_);
   const auto sampled = static_cast<std::size_t>(max_logit_rows_);

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -23,6 +24,9 @@ WeightMemory check_weights(const LlamaConfig& config, const Checkpoint& checkpoi
 /// Bytes of the buffers that hold activations of one step.
 std::size_t activation_bytes(const ModelShape& model, const StepLimits& limits);
 
+/// Told while weights are loaded: bytes so far, of so many, as they lie in memory.
+using LoadProgress = std::function<void(std::size_t done, std::size_t total)>;
+
 /// The Llama architecture (Touvron et al., 2023; Grattafiori et al., "The Llama 3 Herd of Models",
 /// 2024) with Hugging Face's names for weights, written in the operations of one backend. The
 /// residual stream is f32; what enters a matrix product has the weights' type.
@@ -31,7 +35,7 @@ class Llama {
   /// Loads the weights and takes the activation buffers. `checkpoint` and `backend` must outlive
   /// this. Throws std::runtime_error with one line.
   Llama(const LlamaConfig& config, const Checkpoint& checkpoint, const MemoryPlan& plan,
-        Backend& backend);
+        Backend& backend, const LoadProgress& progress = {});
 
   /// Pushes the rows of `step` through all layers, appending their keys and values to `kv`, and
   /// returns the logits [n, vocab_size] (f32) of the step's n <= max_logit_rows() logit rows, in

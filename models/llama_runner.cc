@@ -15,7 +15,7 @@ struct Prepared {
   MemoryPlan plan;
 };
 
-std::unique_ptr<Backend> make_backend(const ModelOptions& options, std::string* note) {
+std::unique_ptr<Backend> make_backend(const ModelOptions& options, const LoadEvents& events) {
   const bool any = options.device == DeviceChoice::any;
   if (options.device == DeviceChoice::cpu || (any && !has_cuda_backend())) {
     return make_cpu_backend(options.threads);
@@ -24,18 +24,20 @@ std::unique_ptr<Backend> make_backend(const ModelOptions& options, std::string* 
     return make_cuda_backend(options.cuda_device);
   } catch (const std::runtime_error& error) {
     if (!any) throw;
-    if (note != nullptr) *note = std::string(error.what()) + "; computing on the CPU";
+    if (events.on_fallback) {
+      events.on_fallback(std::string(error.what()) + "; computing on the CPU");
+    }
     return make_cpu_backend(options.threads);
   }
 }
 
-Prepared prepare(ModelOptions options, std::string* note) {
+Prepared prepare(ModelOptions options, const LoadEvents& events) {
   LlamaConfig config = load_llama_config(options.folder);
   Checkpoint checkpoint(options.folder);
   // The embedding says how the checkpoint is really stored; config.json is a claim.
   const DType stored =
       checkpoint.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size).dtype;
-  std::unique_ptr<Backend> backend = make_backend(options, note);
+  std::unique_ptr<Backend> backend = make_backend(options, events);
   if (!options.compute_dtype) options.compute_dtype = backend->info().default_compute;
   WeightMemory weights = check_weights(config, checkpoint, compute_dtype(options, stored));
   if (!backend->info().weights_in_place) {
@@ -48,14 +50,14 @@ Prepared prepare(ModelOptions options, std::string* note) {
 }  // namespace
 
 LlamaRunner::LlamaRunner(const LlamaConfig& config, Checkpoint checkpoint, const MemoryPlan& plan,
-                         std::unique_ptr<Backend> backend)
+                         std::unique_ptr<Backend> backend, const LoadProgress& progress)
     : config_(config),
       plan_(plan),
       checkpoint_(std::move(checkpoint)),
       backend_(std::move(backend)) {
   const bool converted = plan_.weights.copied_bytes > plan_.weights.mapped_bytes;
   if (!converted) checkpoint_.prefault();
-  llama_ = std::make_unique<Llama>(config_, checkpoint_, plan_, *backend_);
+  llama_ = std::make_unique<Llama>(config_, checkpoint_, plan_, *backend_, progress);
   if (converted) checkpoint_.release();  // the copies count, the file's pages would count again
   backend_->reserve_workspace(plan_.model, plan_.kv, plan_.limits);
   kv_ = backend_->create_kv_pool(plan_.kv);
@@ -123,14 +125,15 @@ void LlamaRunner::forward(const StepView& step, std::span<float> logits) {
   backend_->wait();
 }
 
-std::unique_ptr<LlamaRunner> load_llama(const ModelOptions& options, std::string* note) {
-  Prepared prepared = prepare(options, note);
+std::unique_ptr<LlamaRunner> load_llama(const ModelOptions& options, const LoadEvents& events) {
+  Prepared prepared = prepare(options, events);
   return std::make_unique<LlamaRunner>(prepared.config, std::move(prepared.checkpoint),
-                                       prepared.plan, std::move(prepared.backend));
+                                       prepared.plan, std::move(prepared.backend),
+                                       events.on_progress);
 }
 
-MemoryPlan plan_llama(const ModelOptions& options, std::string* note) {
-  return prepare(options, note).plan;
+MemoryPlan plan_llama(const ModelOptions& options, const LoadEvents& events) {
+  return prepare(options, events).plan;
 }
 
 }  // namespace mobius

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -21,7 +22,7 @@ class LlamaRunner : public Runner {
  public:
   /// `plan` was made for this checkpoint and backend. Throws std::runtime_error with one line.
   LlamaRunner(const LlamaConfig& config, Checkpoint checkpoint, const MemoryPlan& plan,
-              std::unique_ptr<Backend> backend);
+              std::unique_ptr<Backend> backend, const LoadProgress& progress = {});
   ~LlamaRunner() override;
 
   const RunnerInfo& info() const override { return info_; }
@@ -51,13 +52,19 @@ class LlamaRunner : public Runner {
   std::vector<SampledToken> sampled_;
 };
 
+/// What a user may want to hear while a model is loaded. Empty functions are not called.
+struct LoadEvents {
+  /// Why DeviceChoice::any came down to the CPU.
+  std::function<void(const std::string&)> on_fallback;
+  LoadProgress on_progress;
+};
+
 /// Maps the checkpoint of options.folder, plans memory on the device asked for and loads the model,
 /// in this order: a folder, file or option that cannot work throws std::runtime_error with one line
-/// before memory is taken. `note`, if not null, gets a line where DeviceChoice::any came down to
-/// the CPU.
-std::unique_ptr<LlamaRunner> load_llama(const ModelOptions& options, std::string* note = nullptr);
+/// before memory is taken.
+std::unique_ptr<LlamaRunner> load_llama(const ModelOptions& options, const LoadEvents& events = {});
 
 /// The same up to the plan: reads headers only.
-MemoryPlan plan_llama(const ModelOptions& options, std::string* note = nullptr);
+MemoryPlan plan_llama(const ModelOptions& options, const LoadEvents& events = {});
 
 }  // namespace mobius

@@ -1,3 +1,6 @@
+#include <array>
+#include <chrono>
+#include <cstddef>
 #include <cstdio>
 #include <exception>
 #include <fstream>
@@ -63,6 +66,27 @@ ModelOptions model_options(const ServerConfig& config) {
   return options;
 }
 
+/// What a user sees of loading: why there is no GPU, and how far slow loading has come.
+LoadEvents load_events() {
+  LoadEvents events;
+  events.on_fallback = [](const std::string& why) { std::cout << why << std::endl; };
+  const Clock::time_point start = Clock::now();
+  events.on_progress = [start, last = start](std::size_t done, std::size_t total) mutable {
+    constexpr std::chrono::seconds kBetweenLines{2};
+    const Clock::time_point now = Clock::now();
+    if (now - last < kBetweenLines && !(done == total && last != start)) return;
+    last = now;
+    const double gigabytes = static_cast<double>(done) * 1e-9;
+    const double seconds = std::chrono::duration<double>(now - start).count();
+    std::array<char, 96> line{};
+    std::snprintf(line.data(), line.size(), "weights %3.0f %%  %.1f GB  %.2f GB/s",
+                  100.0 * static_cast<double>(done) / static_cast<double>(total), gigabytes,
+                  gigabytes / seconds);
+    std::cout << line.data() << std::endl;
+  };
+  return events;
+}
+
 std::string model_name(const ServerConfig& config) {
   if (!config.model.name.empty()) return config.model.name;
   const std::filesystem::path folder = config.model.path;
@@ -104,9 +128,7 @@ void check_attention(const ServerConfig& config, const MemoryPlan& plan) {
 }
 
 int check(const ServerConfig& config) {
-  std::string note;
-  const MemoryPlan plan = plan_llama(model_options(config), &note);
-  if (!note.empty()) std::cout << note << '\n';
+  const MemoryPlan plan = plan_llama(model_options(config), load_events());
   check_attention(config, plan);
   std::cout << render(plan);
   Tokenizer::load(config.model.path);
@@ -126,9 +148,7 @@ int serve(const ServerConfig& config) {
   quiet_grpc();
 
   auto tokenizer = Tokenizer::load(config.model.path);
-  std::string note;
-  auto runner = load_llama(model_options(config), &note);
-  if (!note.empty()) std::cout << note << '\n';
+  auto runner = load_llama(model_options(config), load_events());
   check_attention(config, runner->plan());
   std::cout << render(runner->plan()) << std::flush;
   GenerationServiceOptions options;

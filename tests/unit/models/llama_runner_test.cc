@@ -386,5 +386,58 @@ TEST(LlamaRunner, PlansWithoutLoading) {
   EXPECT_THAT(message_of([&] { plan_llama(options); }), HasSubstr("page_tokens is 20"));
 }
 
+/// Whether this build and machine have a GPU that Mobius runs on.
+bool has_gpu() {
+  try {
+    make_cuda_backend(0);
+    return true;
+  } catch (const std::runtime_error&) {
+    return false;
+  }
+}
+
+TEST(LlamaRunner, RefusesAGpuThatIsNotThere) {
+  if (has_gpu()) GTEST_SKIP() << "there is one";
+  const ScratchFolder folder;
+  write_checkpoint(small_config(), {}, folder.path());
+  ModelOptions options = options_for(folder);
+  options.device = DeviceChoice::cuda;
+  EXPECT_THAT(message_of([&] { load_llama(options); }), HasSubstr("CUDA"));
+}
+
+TEST(LlamaRunner, FallsBackToTheCpuWhereItMayAndSaysWhy) {
+  if (has_gpu()) GTEST_SKIP() << "no need to, with a GPU";
+  const ScratchFolder folder;
+  write_checkpoint(small_config(), {}, folder.path());
+  ModelOptions options = options_for(folder);
+  options.device = DeviceChoice::any;
+  std::vector<std::string> reasons;
+  LoadEvents events;
+  events.on_fallback = [&](const std::string& reason) { reasons.push_back(reason); };
+  const auto runner = load_llama(options, events);
+  EXPECT_THAT(runner->info().device, HasSubstr("cpu"));
+  // A build that never had a GPU's backend has nothing to explain.
+  ASSERT_EQ(reasons.size(), has_cuda_backend() ? 1U : 0U);
+  for (const std::string& reason : reasons) EXPECT_THAT(reason, HasSubstr("computing on the CPU"));
+}
+
+TEST(LlamaRunner, ReportsProgressUpToAllWeights) {
+  const ScratchFolder folder;
+  write_checkpoint(small_config(), {}, folder.path());
+  std::vector<std::size_t> steps;
+  std::size_t whole = 0;
+  LoadEvents events;
+  events.on_progress = [&](std::size_t done, std::size_t total) {
+    steps.push_back(done);
+    whole = total;
+  };
+  const auto runner = load_llama(options_for(folder), events);
+  const WeightMemory& weights = runner->plan().weights;
+  EXPECT_EQ(whole, weights.mapped_bytes + weights.copied_bytes);
+  ASSERT_FALSE(steps.empty());
+  EXPECT_EQ(steps.back(), whole);
+  EXPECT_TRUE(std::is_sorted(steps.begin(), steps.end()));
+}
+
 }  // namespace
 }  // namespace mobius

@@ -197,6 +197,17 @@ TEST(MemoryPlan, RendersOneLinePerItem) {
     EXPECT_THAT(table, HasSubstr(part));
   }
   EXPECT_EQ(table.back(), '\n');
+  EXPECT_THAT(table, HasSubstr("mapped from the checkpoint"));
+}
+
+TEST(MemoryPlan, SaysWhatIsCopied) {
+  MemoryPlan copied = plan({});
+  std::swap(copied.weights.mapped_bytes, copied.weights.copied_bytes);
+  EXPECT_THAT(render(copied),
+              AllOf(HasSubstr("5.00 MiB  copied from the checkpoint"), Not(HasSubstr("mapped"))));
+  copied.weights.mapped_bytes = copied.weights.copied_bytes;
+  EXPECT_THAT(render(copied), AllOf(HasSubstr("5.00 MiB  mapped from the checkpoint"),
+                                    HasSubstr("5.00 MiB  copied from the checkpoint")));
 }
 
 }  // namespace
