@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <new>
+#include <random>
 #include <stdexcept>
 #include <utility>
 
@@ -23,6 +24,14 @@ SchedulerLimits scheduler_limits(const EngineOptions& options, const RunnerInfo&
   require_positive("max_running", options.max_running);
   require_at_least(0, "max_waiting", options.max_waiting);
   require_positive("step_tokens", options.step_tokens);
+  if (options.max_waiting_tokens < 0) {
+    throw std::invalid_argument("max_waiting_tokens is " +
+                                std::to_string(options.max_waiting_tokens) +
+                                ", must be at least 0");
+  }
+  if (options.itl_target.count() < 0) {
+    throw std::invalid_argument("itl_target is negative, must be at least 0");
+  }
   require_positive("the model's max_rows", model.limits.max_rows);
   require_positive("the model's max_sequences", model.limits.max_sequences);
   require_positive("the model's page_tokens", model.page_tokens);
@@ -38,6 +47,25 @@ SchedulerLimits scheduler_limits(const EngineOptions& options, const RunnerInfo&
   return limits;
 }
 
+// Hashes decide what is looked at, never what is found: no answer depends on it.
+std::uint64_t random_key() {
+  std::random_device device;
+  return (std::uint64_t{device()} << 32U) | device();
+}
+
+SequenceSpec spec_of(SequenceId id, const Sequence& sequence) {
+  const GenerationRequest& request = sequence.request();
+  const AttentionSettings& attention = request.attention;
+  SequenceSpec spec;
+  spec.id = id;
+  spec.prompt_tokens = static_cast<std::int32_t>(sequence.prompt().size());
+  spec.priority = request.priority;
+  spec.client = request.client;
+  spec.prompt_rows = RowAttention::of(attention.prefill, attention.full_attention_last_layers);
+  spec.generated_rows = RowAttention::of(attention.decode, attention.full_attention_last_layers);
+  return spec;
+}
+
 }  // namespace
 
 StepLoop::StepLoop(const EngineOptions& options, Runner& runner, const Tokenizer& tokenizer,
@@ -48,7 +76,8 @@ StepLoop::StepLoop(const EngineOptions& options, Runner& runner, const Tokenizer
       clock_(std::move(clock)),
       max_context_(0),
       limits_(scheduler_limits(options, runner.info())),
-      scheduler_(limits_),
+      scheduler_(limits_, tokens_of(options.prefix_cache), random_key()),
+      chunk_sizer_(options.itl_target, limits_.step_rows),
       builder_(limits_.step_rows, limits_.max_running) {
   max_context_ = static_cast<std::int32_t>(
       std::min<std::int64_t>(runner.info().limits.max_context, scheduler_.capacity()));
@@ -58,14 +87,19 @@ StepLoop::StepLoop(const EngineOptions& options, Runner& runner, const Tokenizer
   }
 }
 
-void StepLoop::add(Submission submission) {
+Scheduler::TokensOf StepLoop::tokens_of(bool prefix_cache) const {
+  if (!prefix_cache) return {};
+  return [this](SequenceId id) { return sequences_.at(id).tokens(); };
+}
+
+void StepLoop::add(Submission&& submission) {
   const SequenceId id = next_id_++;
   const auto prompt_tokens = static_cast<std::int32_t>(submission.request.prompt.size());
   // Made first: with it, a request can be refused whatever becomes of the submission.
   Ended refused{submission.request.id, submission.stream, {}};
   try {
     sequences_.try_emplace(id, std::move(submission), *tokenizer_, runner_->info(), max_context_);
-    scheduler_.add(id, prompt_tokens);
+    scheduler_.add(spec_of(id, sequences_.at(id)));
   } catch (const std::bad_alloc&) {
     sequences_.erase(id);
     refused.finish.reason = FinishReason::error;
@@ -79,10 +113,12 @@ void StepLoop::add(Submission submission) {
 
 void StepLoop::step() {
   end_interrupted(clock_());
-  const auto plan = scheduler_.plan();
+  const auto plan = scheduler_.plan(chunk_sizer_.rows());
   if (plan.empty()) return;
+  const TimePoint begin = clock_();
   const auto sampled = run(plan);
   const TimePoint now = clock_();
+  measure(plan, now - begin);
 
   computed_.assign(plan.begin(), plan.end());
   scheduler_.finish_step();
@@ -90,13 +126,26 @@ void StepLoop::step() {
   auto token = sampled.begin();
   for (const PlannedSlice& slice : computed_) {
     Sequence& sequence = sequences_.at(slice.sequence);
-    sequence.on_computed(slice.first + slice.count);
+    counters_.cached_tokens += sequence.on_computed(slice.first, slice.count, now);
     if (slice.prompt) counters_.prompt_tokens += slice.count;
     if (!slice.samples) continue;
     ++counters_.generated_tokens;
     if (sequence.accept(*token++, end_tokens_, now)) leaving_.push_back(slice.sequence);
   }
   for (const SequenceId id : leaving_) end(id, {}, now);
+}
+
+void StepLoop::measure(std::span<const PlannedSlice> plan, std::chrono::nanoseconds time) {
+  std::int32_t prefill_rows = 0;
+  for (const PlannedSlice& slice : plan) {
+    if (slice.prompt || !slice.samples || slice.count > 1) prefill_rows += slice.count;
+  }
+  if (prefill_rows == 0) return;
+  chunk_sizer_.observe(prefill_rows, time);
+  const double seconds = std::max(std::chrono::duration<double>(time).count(), 1e-9);
+  double& speed = counters_.prompt_tokens_per_second;
+  const double now = prefill_rows / seconds;
+  speed = speed == 0 ? now : speed + (now - speed) / 8;
 }
 
 std::span<const SampledToken> StepLoop::run(std::span<const PlannedSlice> plan) {
@@ -157,6 +206,8 @@ EngineStats StepLoop::stats() const {
   stats.waiting = scheduler_.waiting();
   stats.pages_total = scheduler_.pages().total();
   stats.pages_used = scheduler_.pages().used();
+  stats.pages_cached = scheduler_.pages().idle();
+  stats.waiting_tokens = scheduler_.waiting_tokens();
   stats.preemptions = scheduler_.preemptions();
   return stats;
 }

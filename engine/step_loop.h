@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/chunk_sizer.h"
 #include "engine/engine.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
@@ -39,7 +40,7 @@ class StepLoop {
 
   /// Takes a request that passed validate() with this max_context(). One that memory does not
   /// suffice for ends at once, with resource_exhausted.
-  void add(Submission submission);
+  void add(Submission&& submission);
 
   bool idle() const { return sequences_.empty(); }
 
@@ -61,6 +62,8 @@ class StepLoop {
  private:
   void end(SequenceId id, const Status& error, TimePoint now);
   void end_interrupted(TimePoint now);
+  Scheduler::TokensOf tokens_of(bool prefix_cache) const;
+  void measure(std::span<const PlannedSlice> plan, std::chrono::nanoseconds time);
   std::span<const SampledToken> run(std::span<const PlannedSlice> plan);
 
   std::vector<std::int32_t> end_tokens_;
@@ -69,9 +72,10 @@ class StepLoop {
   Clock clock_;
   std::int32_t max_context_;
   SchedulerLimits limits_;
+  std::map<SequenceId, Sequence> sequences_;  // unfinished ones; the scheduler reads their tokens
   Scheduler scheduler_;
+  ChunkSizer chunk_sizer_;
   StepBuilder builder_;
-  std::map<SequenceId, Sequence> sequences_;  // unfinished ones
   SequenceId next_id_ = 0;
   std::vector<SequenceId> leaving_;     // scratch of step
   std::vector<PlannedSlice> computed_;  // scratch of step: the plan, which finish_step forgets

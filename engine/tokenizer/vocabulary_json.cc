@@ -64,7 +64,7 @@ std::string bytes_of(std::string_view token) {
   std::string out;
   for (std::size_t at = 0; at < token.size();) {
     const Utf8Step step = utf8_step(token.substr(at));  // nlohmann has checked the UTF-8
-    const std::int16_t byte =
+    const int byte =
         step.code_point < alphabet.byte_of.size() ? alphabet.byte_of[step.code_point] : -1;
     if (byte < 0) fail("token " + in_quotes(token) + " is not byte-level");
     out += static_cast<char>(byte);

@@ -172,7 +172,7 @@ void multiply_one_row(const MatmulPanel& panel) {
 
 /// How far ahead of their use weights are asked for, in bytes, where few rows read them: far enough
 /// to cover memory's latency, and past the page (4 KiB) at which the processor's prefetcher stops.
-constexpr std::int64_t kPrefetchBytes = 16384;
+inline constexpr std::int64_t kPrefetchBytes = 16384;
 
 /// Few rows: memory and the first-level cache are the limits, so that w is read in the order in
 /// which it lies, four rows at a time.

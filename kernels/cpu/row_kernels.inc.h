@@ -12,9 +12,9 @@
 namespace mobius {
 namespace {
 
-constexpr std::int64_t kLanes = 16;
-constexpr float kInfinity = __builtin_inff();
-constexpr float kGreatest = 3.402823466e+38F;
+inline constexpr std::int64_t kLanes = 16;
+inline constexpr float kInfinity = __builtin_inff();
+inline constexpr float kGreatest = 3.402823466e+38F;
 
 inline float widen(std::uint16_t bits) {
   const std::uint32_t wide = std::uint32_t{bits} << 16;
@@ -62,16 +62,16 @@ inline float sum_of_lanes(const float* lanes) {
   return (pairs[0] + pairs[2]) + (pairs[1] + pairs[3]);
 }
 
-void bf16_to_f32(float* __restrict out, const std::uint16_t* __restrict in, std::int64_t n) {
+inline void bf16_to_f32(float* __restrict out, const std::uint16_t* __restrict in, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) out[i] = widen(in[i]);
 }
 
-void f32_to_bf16(std::uint16_t* __restrict out, const float* __restrict in, std::int64_t n) {
+inline void f32_to_bf16(std::uint16_t* __restrict out, const float* __restrict in, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) out[i] = round_bf16(in[i]);
 }
 
-void rms_norm(float* out, std::uint16_t* out_bf16, const float* in, const float* weight,
-              const std::uint16_t* weight_bf16, std::int64_t n, float eps) {
+inline void rms_norm(float* out, std::uint16_t* out_bf16, const float* in, const float* weight,
+                     const std::uint16_t* weight_bf16, std::int64_t n, float eps) {
   float lanes[kLanes] = {};
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
@@ -96,8 +96,8 @@ void rms_norm(float* out, std::uint16_t* out_bf16, const float* in, const float*
   }
 }
 
-void silu_mul(float* out, std::uint16_t* out_bf16, const float* gate, const float* up,
-              std::int64_t n) {
+inline void silu_mul(float* out, std::uint16_t* out_bf16, const float* gate, const float* up,
+                     std::int64_t n) {
   const auto at = [&](std::int64_t i) { return gate[i] / (1.0F + exp_clamped(-gate[i])) * up[i]; };
   if (out != nullptr) {
     for (std::int64_t i = 0; i < n; ++i) out[i] = at(i);
@@ -106,7 +106,7 @@ void silu_mul(float* out, std::uint16_t* out_bf16, const float* gate, const floa
   }
 }
 
-float clean_and_max(float* values, std::int64_t n) {
+inline float clean_and_max(float* values, std::int64_t n) {
   const auto clean = [](float x) {
     x = x < kGreatest ? x : (x != x ? -kInfinity : kGreatest);
     return x;
@@ -131,7 +131,7 @@ float clean_and_max(float* values, std::int64_t n) {
   return highest;
 }
 
-double sum_exp(const float* values, std::int64_t n, float highest, float scale) {
+inline double sum_exp(const float* values, std::int64_t n, float highest, float scale) {
   double sum = 0;
   for (std::int64_t start = 0; start < n; start += 16 * kLanes) {
     const std::int64_t count = n - start < 16 * kLanes ? n - start : 16 * kLanes;
@@ -147,8 +147,8 @@ double sum_exp(const float* values, std::int64_t n, float highest, float scale) 
   return sum;
 }
 
-constexpr RowKernels kRowKernels = {bf16_to_f32, f32_to_bf16,   rms_norm,
-                                    silu_mul,    clean_and_max, sum_exp};
+inline constexpr RowKernels kRowKernels = {bf16_to_f32, f32_to_bf16,   rms_norm,
+                                           silu_mul,    clean_and_max, sum_exp};
 
 }  // namespace
 }  // namespace mobius

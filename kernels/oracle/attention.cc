@@ -98,6 +98,7 @@ std::vector<double> oracle_attend(const OracleSequence& sequence, std::span<cons
   }
   // rule 6: one softmax over the keys of all selected blocks
   std::vector<double> scores;
+  scores.reserve(tokens.size());
   for (const std::int64_t token : tokens) {
     scores.push_back(dot(query, row_of(sequence, sequence.keys, token, kv_head)) /
                      std::sqrt(static_cast<double>(sequence.head_dim)));
