@@ -6,6 +6,7 @@
 #include "server/http/http_status.h"
 #include "server/json.h"
 #include "server/metrics/exposition.h"
+#include "server/web/web_files.h"
 
 namespace mobius {
 
@@ -39,7 +40,7 @@ std::string ready_json(const GenerationService& service) {
       .dump();
 }
 
-enum class Endpoint { health, ready, metrics, models, model, chat, completions, none };
+enum class Endpoint { health, ready, metrics, models, model, chat, completions, web, none };
 
 Endpoint endpoint_of(std::string_view path) {
   if (path == "/health") return Endpoint::health;
@@ -49,6 +50,7 @@ Endpoint endpoint_of(std::string_view path) {
   if (path.starts_with("/v1/models/")) return Endpoint::model;
   if (path == "/v1/chat/completions") return Endpoint::chat;
   if (path == "/v1/completions") return Endpoint::completions;
+  if (path == "/" || path.starts_with("/web/")) return Endpoint::web;
   return Endpoint::none;
 }
 
@@ -63,7 +65,8 @@ HttpSession::Awaitable<void> HttpSession::route() {
   const std::string_view target = request_.target();
   const std::string_view path = target.substr(0, target.find('?'));
   const Endpoint endpoint = endpoint_of(path);
-  if (endpoint == Endpoint::none) {
+  const WebFile file = endpoint == Endpoint::web ? find_web_file(path) : WebFile{};
+  if (endpoint == Endpoint::none || (endpoint == Endpoint::web && file.data.empty())) {
     co_await respond(404, error_body(404, "there is nothing at " + brief_text(path, 128)));
     co_return;
   }
@@ -91,6 +94,9 @@ HttpSession::Awaitable<void> HttpSession::route() {
           render_metrics(service.metrics(), service.engine().stats(), service.engine().model(),
                          service.model_name(), service.ready()),
           {}, kMetricsContentType);
+      co_return;
+    case Endpoint::web:
+      co_await respond(200, std::string(file.data), kWebHeaders, file.content_type);
       co_return;
     case Endpoint::models:
       co_await respond(200, R"({"object":"list","data":[)" + model_json(service) + "]}");

@@ -1,0 +1,209 @@
+// The chat page: one conversation, streamed answers, documents dropped onto it. No build step, no dependency.
+import { streamChat } from '/web/stream.js';
+
+const element = (id) => document.getElementById(id);
+const conversation = element('conversation');
+const prompt = element('prompt');
+
+const messages = [];   // as the API has them
+let attached = [];     // {name, text}, sent with the next message
+let running = null;    // AbortController of the answer that streams
+
+function show(role, text) {
+  const box = document.createElement('article');
+  box.className = `message ${role}`;
+  box.setAttribute('aria-label', role === 'user' ? 'You' : 'Answer');
+  const body = document.createElement('div');
+  body.className = 'text';
+  body.textContent = text;
+  box.append(body);
+  conversation.append(box);
+  conversation.scrollTop = conversation.scrollHeight;
+  return box;
+}
+
+/** Appends pieces of text once a frame: a fast model would keep the page too busy to be stopped. */
+function writer(body) {
+  const text = document.createTextNode('');
+  body.append(text);
+  let waiting = '';
+  return (piece) => {
+    if (!waiting) {
+      requestAnimationFrame(() => {
+        showProgress(null);
+        text.appendData(waiting);
+        waiting = '';
+        conversation.scrollTop = conversation.scrollHeight;
+      });
+    }
+    waiting += piece;
+  };
+}
+
+function note(box, text, className = 'quiet facts') {
+  const line = document.createElement('div');
+  line.className = className;
+  line.textContent = text;
+  box.append(line);
+  conversation.scrollTop = conversation.scrollHeight;
+}
+
+function showAttached() {
+  element('documents').replaceChildren(...attached.map((file) => {
+    const tag = document.createElement('span');
+    tag.textContent = `${file.name}, ${file.text.length.toLocaleString()} characters `;
+    const remove = document.createElement('button');
+    remove.type = 'button';
+    remove.textContent = '×';
+    remove.setAttribute('aria-label', `Remove ${file.name}`);
+    remove.addEventListener('click', () => {
+      attached = attached.filter((other) => other !== file);
+      showAttached();
+    });
+    tag.append(remove);
+    return tag;
+  }));
+}
+
+async function attach(files) {
+  for (const file of files) {
+    const text = await file.text();
+    // A replacement character comes from bytes that are no UTF-8: no text.
+    if (text.includes('\u0000') || text.includes('\ufffd')) {
+      note(show('assistant', ''), `${file.name} is not a UTF-8 text file.`, 'failure');
+    } else {
+      attached.push({ name: file.name, text });
+    }
+  }
+  showAttached();
+}
+
+function policy(phase) {
+  const mode = element(`${phase}_mode`).value;
+  if (mode !== 'moba') return mode ? { mode } : undefined;
+  return { mode, block: element(`${phase}_block`).valueAsNumber, top_k: element(`${phase}_top_k`).valueAsNumber };
+}
+
+function request() {
+  const system = element('system').value.trim();
+  const mobius = { progress: true };
+  for (const phase of ['prefill', 'decode']) {
+    const chosen = policy(phase);
+    if (chosen) mobius[phase] = chosen;
+  }
+  return {
+    messages: system ? [{ role: 'system', content: system }, ...messages] : messages,
+    max_tokens: element('max_tokens').valueAsNumber,
+    temperature: element('temperature').valueAsNumber,
+    stream: true,
+    stream_options: { include_usage: true },
+    mobius,
+  };
+}
+
+function showProgress(progress, started) {
+  element('progress').hidden = !progress;
+  if (!progress) return;
+  element('bar').value = progress.done / Math.max(progress.total, 1);
+  const seconds = (performance.now() - started) / 1000;
+  const computed = progress.done - progress.cached;
+  const left = computed > 0 ? (progress.total - progress.done) * seconds / computed : NaN;
+  element('progress_text').value = `${progress.done.toLocaleString()} of ${progress.total.toLocaleString()} tokens read`
+      + (Number.isFinite(left) ? `, about ${Math.ceil(left)} s left` : '');
+}
+
+function summary(usage, numbers) {
+  const share = (reads) => reads && reads.total ? `${(100 * reads.read / reads.total).toFixed(1)} %` : 'none';
+  const decodeSeconds = (numbers.total_ms - numbers.ttft_ms) / 1000;
+  const rate = usage.completion_tokens > 1 && decodeSeconds > 0
+      ? `, ${((usage.completion_tokens - 1) / decodeSeconds).toFixed(1)} tokens/s` : '';
+  return `${usage.prompt_tokens.toLocaleString()} prompt tokens, first token after ${(numbers.ttft_ms / 1000).toFixed(2)} s${rate}; `
+      + `KV blocks read: ${share(numbers.prefill_blocks)} of the prompt's, ${share(numbers.decode_blocks)} of the answer's`;
+}
+
+function busy(on) {
+  element('send').disabled = on;
+  element('stop').disabled = !on;
+}
+
+async function ask() {
+  const text = prompt.value.trim();
+  if (running || (!text && attached.length === 0)) return;
+  const documents = attached.map((file) => file.text);
+  show('user', [...attached.map((file) => `[${file.name}]`), text].join('\n'));
+  messages.push({ role: 'user', content: [...documents, text].join('\n\n') });
+  prompt.value = '';
+  attached = [];
+  showAttached();
+
+  const box = show('assistant', '');
+  const started = performance.now();
+  const write = writer(box.firstChild);
+  let answer = '';
+  running = new AbortController();
+  busy(true);
+  try {
+    const end = await streamChat(request(), running.signal, {
+      progress: (progress) => showProgress(progress, started),
+      text: (piece) => {
+        answer += piece;
+        write(piece);
+      },
+    });
+    if (end.usage && end.mobius) note(box, summary(end.usage, end.mobius));
+  } catch (error) {
+    note(box, error.name === 'AbortError' ? 'Stopped.' : error.message, error.name === 'AbortError' ? 'quiet facts' : 'failure');
+  }
+  // What was said stays in the conversation; a question without any answer does not.
+  if (answer) messages.push({ role: 'assistant', content: answer });
+  else messages.pop();
+  showProgress(null);
+  running = null;
+  busy(false);
+  prompt.focus();
+}
+
+element('composer').addEventListener('submit', (event) => {
+  event.preventDefault();
+  ask();
+});
+prompt.addEventListener('keydown', (event) => {
+  if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    ask();
+  }
+});
+document.addEventListener('keydown', (event) => {
+  if (event.key === 'Escape' && running) running.abort();
+});
+element('stop').addEventListener('click', () => running?.abort());
+element('clear').addEventListener('click', () => {
+  running?.abort();
+  messages.length = 0;
+  conversation.replaceChildren();
+  prompt.focus();
+});
+element('file').addEventListener('change', async (event) => {
+  await attach(event.target.files);
+  event.target.value = '';
+});
+
+document.addEventListener('dragover', (event) => {
+  event.preventDefault();
+  element('drop').hidden = false;
+});
+document.addEventListener('dragleave', (event) => {
+  if (!event.relatedTarget) element('drop').hidden = true;
+});
+document.addEventListener('drop', (event) => {
+  event.preventDefault();
+  element('drop').hidden = true;
+  attach(event.dataTransfer.files);
+});
+
+const models = await fetch('/v1/models').then((response) => response.json()).catch(() => null);
+const model = models?.data?.[0];
+if (model) {
+  element('model').textContent = `${model.id}, up to ${model.mobius.max_context.toLocaleString()} tokens, ${model.mobius.device}`;
+}
+prompt.focus();

@@ -1,0 +1,45 @@
+// Server-sent events of /v1/chat/completions.
+
+/** The data of each event, comments left out, until [DONE]. */
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '';
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) throw new Error('The connection broke off before the answer was complete.');
+    const lines = (rest + value).split('\n');
+    rest = lines.pop();
+    for (const line of lines) {
+      if (!line.startsWith('data: ')) continue;
+      const data = line.slice('data: '.length);
+      if (data === '[DONE]') return;
+      yield JSON.parse(data);
+    }
+  }
+}
+
+/**
+ * Streams one answer. `on.progress` gets {total, cached, done} while the prompt is read, `on.text` each piece of the answer.
+ * Returns {usage, mobius} of the end. Throws an Error with the server's message, or an AbortError.
+ */
+export async function streamChat(request, signal, on) {
+  const response = await fetch('/v1/chat/completions', {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify(request),
+    signal,
+  });
+  if (!response.ok) {
+    const body = await response.json().catch(() => null);
+    throw new Error(body?.error?.message ?? `The server answered with status ${response.status}.`);
+  }
+  const end = {};
+  for await (const event of events(response.body)) {
+    if (event.error) throw new Error(event.error.message);
+    if (event.mobius?.progress) on.progress(event.mobius.progress);
+    const piece = event.choices?.[0]?.delta?.content;
+    if (piece) on.text(piece);
+    if (event.usage) Object.assign(end, { usage: event.usage, mobius: event.mobius });
+  }
+  return end;
+}

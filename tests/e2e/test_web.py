@@ -1,0 +1,189 @@
+"""The page at /: its files, and what it does in a real browser (skipped where Chromium is not installed)."""
+
+import contextlib
+import shutil
+
+import pytest
+
+PAGES = {"/": "text/html", "/web/app.js": "text/javascript", "/web/stream.js": "text/javascript",
+         "/web/style.css": "text/css"}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_the_page_is_in_the_binary(server, path):
+    status, headers, body = server.request("GET", path)
+    assert status == 200
+    assert headers["Content-Type"] == PAGES[path] + "; charset=utf-8"
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert body
+    status, headers, body = server.request("HEAD", path)
+    assert status == 200 and body == b""
+
+
+@pytest.mark.parametrize("path", ["/web/", "/web/none.js", "/web/../main.cc", "/index.html"])
+def test_there_is_nothing_else(server, path):
+    assert server.get(path)[0] == 404
+
+
+def test_it_needs_nothing_from_elsewhere(server):
+    for path in PAGES:
+        text = server.request("GET", path)[2].decode()
+        assert "http://" not in text and "https://" not in text, path
+
+
+# ---- in Chromium -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("Chromium and its driver are not installed")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    driver.set_script_timeout(30)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, server):
+    host, port = server.http_address
+    browser.get(f"http://{host}:{port}/")
+    wait_for(browser, lambda: "tiny" in find(browser, "model").text)
+    yield browser
+    messages = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    # A refused request is logged by the browser itself; nothing else may be.
+    assert not [message for message in messages if "400" not in message], messages
+
+
+def find(browser, identifier):
+    return browser.find_element("id", identifier)
+
+
+def wait_for(browser, condition, seconds=30):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, seconds, poll_frequency=0.05).until(lambda _: condition())
+
+
+def type_into(browser, identifier, text):
+    field = find(browser, identifier)
+    field.clear()
+    field.send_keys(text)
+
+
+def boxes(browser, role):
+    return browser.find_elements("css selector", f".message.{role}")
+
+
+def idle(browser):
+    return find(browser, "send").is_enabled()
+
+
+def ask(browser, text):
+    from selenium.webdriver.common.keys import Keys
+
+    find(browser, "prompt").send_keys(text, Keys.ENTER)
+    wait_for(browser, lambda: not idle(browser) or boxes(browser, "assistant"))
+
+
+def test_an_answer_streams_and_is_summed_up(page):
+    type_into(page, "max_tokens", "12")
+    ask(page, "Hello there")
+    wait_for(page, lambda: idle(page))
+    assert boxes(page, "user")[-1].text == "Hello there"
+    answer = boxes(page, "assistant")[-1]
+    assert answer.find_element("class name", "text").text
+    assert "prompt tokens, first token after" in answer.find_element("class name", "facts").text
+
+
+def test_a_dropped_file_becomes_part_of_the_question(page, tmp_path, server):
+    document = tmp_path / "story.txt"
+    document.write_text("Once upon a time. " * 300)
+    find(page, "file").send_keys(str(document))
+    wait_for(page, lambda: "story.txt" in find(page, "documents").text)
+    type_into(page, "max_tokens", "2")
+    ask(page, "How does it begin?")
+    wait_for(page, lambda: idle(page))
+    assert "[story.txt]" in boxes(page, "user")[-1].text
+    facts = boxes(page, "assistant")[-1].find_element("class name", "facts").text
+    assert int(facts.split()[0].replace(",", "")) > 1000, facts
+    assert find(page, "documents").text == ""
+
+
+def test_bytes_that_are_no_text_are_refused(page, tmp_path):
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"\x89PNG\xff\xfe\x00")
+    find(page, "file").send_keys(str(picture))
+    wait_for(page, lambda: boxes(page, "assistant"))
+    assert "picture.png is not a UTF-8 text file" in boxes(page, "assistant")[-1].text
+    assert find(page, "documents").text == ""
+
+
+def test_the_stop_button_and_escape_end_the_answer(page, server):
+    from selenium.webdriver.common.keys import Keys
+
+    type_into(page, "max_tokens", "8000")
+    for stop in (lambda: find(page, "stop").click(), lambda: find(page, "prompt").send_keys(Keys.ESCAPE)):
+        ask(page, "Go on for long")
+        wait_for(page, lambda: boxes(page, "assistant")[-1].find_element("class name", "text").text)
+        stop()
+        wait_for(page, lambda: idle(page))
+        assert "Stopped." in boxes(page, "assistant")[-1].text
+        server.wait_idle()
+        find(page, "clear").click()
+
+
+def test_what_the_server_refuses_is_shown(page):
+    from selenium.webdriver.support.ui import Select
+
+    Select(find(page, "prefill_mode")).select_by_value("moba")
+    type_into(page, "prefill_block", "7")
+    ask(page, "Hello")
+    wait_for(page, lambda: idle(page))
+    failure = boxes(page, "assistant")[-1].find_element("class name", "failure").text
+    assert "prefill.block" in failure and "7" in failure
+
+
+def test_a_new_conversation_forgets_the_old_one(page):
+    type_into(page, "max_tokens", "3")
+    ask(page, "Hello")
+    wait_for(page, lambda: idle(page))
+    find(page, "clear").click()
+    assert not page.find_elements("class name", "message")
+    ask(page, "Hello")
+    wait_for(page, lambda: idle(page))
+    assert len(boxes(page, "assistant")) == 1
+
+
+def test_the_keyboard_reaches_everything(page):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    seen = set()
+    find(page, "prompt").click()
+    for _ in range(40):
+        ActionChains(page).send_keys(Keys.TAB).perform()
+        seen.add(page.switch_to.active_element.get_attribute("id"))
+    assert {"file", "send", "clear", "prefill_mode", "decode_mode", "max_tokens", "temperature", "system"} <= seen
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_light_and_dark(page, scheme):
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+
+    def brightness(expression):
+        color = page.execute_script(f"return getComputedStyle(document.body).{expression}")
+        red, green, blue = (float(part) for part in color[color.index("(") + 1:-1].split(",")[:3])
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    difference = brightness("backgroundColor") - brightness("color")
+    with contextlib.ExitStack() as stack:
+        stack.callback(page.execute_cdp_cmd, "Emulation.setEmulatedMedia", {"features": []})
+        assert difference > 150 if scheme == "light" else difference < -150
