@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -16,7 +17,14 @@ namespace mobius {
 struct EngineOptions {
   std::int32_t max_running = 64;    ///< sequences that share steps; the runner may allow fewer
   std::int32_t max_waiting = 1024;  ///< requests beside those, 0 or more; others are refused
-  std::int32_t step_tokens = 512;   ///< rows of one step: decodes first, prefill chunks fill up
+  /// Prompt tokens of those, refused likewise; 0: any number. A request that nobody waits before
+  /// is taken whatever its length.
+  std::int64_t max_waiting_tokens = 0;
+  std::int32_t step_tokens = 512;  ///< rows of one step: decodes first, prefill chunks fill up
+  /// Time between the tokens of running answers, which chunks of prompts beside them are sized for
+  /// (chunk_sizer.h); 0: whatever steps of step_tokens take.
+  std::chrono::nanoseconds itl_target{};
+  bool prefix_cache = true;              ///< reuse the pages of a common beginning (prefix_cache.h)
   std::vector<std::int32_t> end_tokens;  ///< the model's own (eos)
   /// Called at most once, on the engine's thread, when the model fails, with what it threw;
   /// `healthy` is false by then and requests are refused. For logs and to wake somebody up: it must
@@ -29,11 +37,15 @@ struct EngineStats {
   std::int32_t running = 0;
   std::int32_t waiting = 0;
   std::int32_t pages_total = 0;
-  std::int32_t pages_used = 0;
-  std::int64_t prompt_tokens = 0;  ///< computed since the start
+  std::int32_t pages_used = 0;      ///< by unfinished requests
+  std::int32_t pages_cached = 0;    ///< beside those, kept for reuse until somebody needs them
+  std::int64_t waiting_tokens = 0;  ///< of the requests that wait
+  std::int64_t prompt_tokens = 0;   ///< computed since the start
+  std::int64_t cached_tokens = 0;   ///< of prompts, not computed but found in the prefix cache
   std::int64_t generated_tokens = 0;
   std::int64_t requests_finished = 0;  ///< all reasons
   std::int64_t preemptions = 0;
+  double prompt_tokens_per_second = 0;  ///< computed lately, while there were any; 0: not yet known
   bool healthy = true;  ///< false once the engine thread met an error that it cannot mend
 };
 

@@ -5,14 +5,16 @@
 
 namespace mobius {
 
-KvPages::KvPages(std::int32_t num_pages) : counts_(static_cast<std::size_t>(num_pages), 0) {
+KvPages::KvPages(std::int32_t num_pages)
+    : counts_(static_cast<std::size_t>(num_pages), 0),
+      kept_(static_cast<std::size_t>(num_pages), false) {
   free_.reserve(counts_.size());
   // Low ids first: a lightly used pool stays in a small part of its memory.
   for (PageId page = num_pages - 1; page >= 0; --page) free_.push_back(page);
 }
 
 KvPages::~KvPages() {
-  assert(available() == total() && "a PageList outlives its KvPages");
+  assert(available() == total() && "a PageList or a PrefixCache outlives its KvPages");
 }
 
 PageId KvPages::take() {
@@ -25,14 +27,33 @@ PageId KvPages::take() {
 }
 
 void KvPages::share(PageId page) {
-  assert(page >= 0 && page < total() && count(page) > 0 && "only a page in use can be shared");
-  ++counts_[static_cast<std::size_t>(page)];
+  assert(page >= 0 && page < total() && (count(page) > 0 || kept(page)) &&
+         "only a page in use or kept can be shared");
+  if (counts_[static_cast<std::size_t>(page)]++ == 0) --idle_;
 }
 
 void KvPages::release(PageId page) {
   std::int32_t& count = counts_[static_cast<std::size_t>(page)];
   assert(count > 0);
-  if (--count == 0) free_.push_back(page);
+  if (--count > 0) return;
+  if (kept(page)) {
+    ++idle_;
+  } else {
+    free_.push_back(page);
+  }
+}
+
+void KvPages::keep(PageId page) {
+  assert(count(page) > 0 && !kept(page));
+  kept_[static_cast<std::size_t>(page)] = true;
+}
+
+void KvPages::unkeep(PageId page) {
+  assert(kept(page));
+  kept_[static_cast<std::size_t>(page)] = false;
+  if (count(page) > 0) return;
+  --idle_;
+  free_.push_back(page);
 }
 
 std::string KvPages::check_invariants(std::span<const PageList* const> lists) const {
@@ -50,16 +71,22 @@ std::string KvPages::check_invariants(std::span<const PageList* const> lists) co
     }
     is_free[static_cast<std::size_t>(page)] = true;
   }
+  std::int32_t idle = 0;
   for (PageId page = 0; page < total(); ++page) {
     const auto index = static_cast<std::size_t>(page);
     if (counts_[index] != held[index]) {
       return "page " + std::to_string(page) + " has count " + std::to_string(counts_[index]) +
              " but " + std::to_string(held[index]) + " holders";
     }
-    if (is_free[index] != (counts_[index] == 0)) {
+    if (is_free[index] != (counts_[index] == 0 && !kept_[index])) {
       return "page " + std::to_string(page) + " has count " + std::to_string(counts_[index]) +
+             (kept_[index] ? " and is kept" : "") +
              (is_free[index] ? " but is free" : " but is not free");
     }
+    if (counts_[index] == 0 && kept_[index]) ++idle;
+  }
+  if (idle != idle_) {
+    return std::to_string(idle) + " pages are idle but counted as " + std::to_string(idle_);
   }
   return {};
 }
@@ -88,6 +115,12 @@ bool PageList::grow_to(std::int32_t count) {
 void PageList::share(PageId page) {
   ids_.push_back(page);
   pages_->share(page);
+}
+
+void PageList::exchange(std::int32_t index, PageId page) {
+  PageId& held = ids_[static_cast<std::size_t>(index)];
+  pages_->share(page);
+  pages_->release(std::exchange(held, page));
 }
 
 void PageList::clear() {

@@ -34,6 +34,8 @@ struct GenerationRequest {
   AttentionSettings attention;
   std::optional<std::chrono::steady_clock::time_point> deadline;
   bool report_progress = false;  ///< prefill progress events
+  std::int32_t priority = 0;     ///< lower goes first
+  std::string client;            ///< places are shared fairly among clients; empty is one too
 };
 
 enum class FinishReason : std::uint8_t {
@@ -49,7 +51,7 @@ inline double milliseconds(std::chrono::nanoseconds time) {
 
 struct Usage {
   std::int32_t prompt_tokens = 0;
-  std::int32_t cached_tokens = 0;  ///< of the prompt, taken from the prefix cache
+  std::int32_t cached_tokens = 0;  ///< of the prompt, never computed: from the prefix cache
   std::int32_t completion_tokens = 0;
 };
 
@@ -66,6 +68,7 @@ struct PrefillProgress {
   std::int32_t total = 0;   ///< prompt tokens
   std::int32_t cached = 0;  ///< of them from the prefix cache
   std::int32_t done = 0;    ///< of them in the KV cache by now, cached ones included
+  double seconds_left = 0;  ///< for the others, at the pace of late
 };
 
 /// One generated token. `text` is what became printable with it: valid UTF-8, empty while a
@@ -84,7 +87,7 @@ struct Finish {
   std::string stop_sequence;  ///< the stop string that ended it, if one did
   Usage usage;
   Timing timing;
-  BlockReads prefill_reads;  ///< KV blocks read, all layers and heads
+  BlockReads prefill_reads;  ///< KV blocks read, all layers and heads; not by cached tokens
   BlockReads decode_reads;
 };
 

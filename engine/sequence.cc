@@ -43,15 +43,30 @@ Status Sequence::interruption(TimePoint now) const {
 }
 
 void Sequence::on_step(TimePoint now) {
-  if (!started_) started_ = now;
+  if (started_) return;
+  started_ = now;
+  last_rows_ = now;
 }
 
-void Sequence::on_computed(std::int32_t computed) {
-  if (computed <= computed_) return;  // again, after a preemption
-  computed_ = computed;
-  if (request_.report_progress && static_cast<std::size_t>(computed) <= prompt_tokens_) {
-    stream_->push(PrefillProgress{static_cast<std::int32_t>(prompt_tokens_), 0, computed});
+std::int32_t Sequence::on_computed(std::int32_t first, std::int32_t count, TimePoint now) {
+  const std::chrono::duration<double> pace = (now - last_rows_) / count;
+  pace_ = pace_.count() == 0 ? pace : (3 * pace_ + pace) / 4;
+  last_rows_ = now;
+  if (first + count <= computed_) return 0;  // again, after a preemption
+
+  const auto prompt = static_cast<std::int32_t>(prompt_tokens_);
+  // Rows that were skipped were found. Only prompts are: what one generates is its own.
+  const std::int32_t found = std::max(std::min(first, prompt) - computed_, 0);
+  if (found > 0) {
+    cached_ += found;
+    cached_reads_ += count_reads(request_.attention.prefill, computed_, found);
   }
+  computed_ = first + count;
+  if (request_.report_progress && computed_ <= prompt) {
+    stream_->push(
+        PrefillProgress{prompt, cached_, computed_, (prompt - computed_) * pace_.count()});
+  }
+  return found;
 }
 
 bool Sequence::accept(SampledToken token, std::span<const std::int32_t> end_tokens, TimePoint now) {
@@ -83,6 +98,7 @@ Finish Sequence::finish(const Status& error, TimePoint now) {
   finish.reason = error.ok() ? reason_ : FinishReason::error;
   finish.status = error;
   finish.usage.prompt_tokens = static_cast<std::int32_t>(prompt_tokens_);
+  finish.usage.cached_tokens = cached_;
   finish.usage.completion_tokens = static_cast<std::int32_t>(generated().size());
   finish.timing.total = now - arrival_;
   finish.timing.queued = started_.value_or(now) - arrival_;
@@ -90,6 +106,8 @@ Finish Sequence::finish(const Status& error, TimePoint now) {
   const auto prompt = static_cast<std::int64_t>(prompt_tokens_);
   const std::int64_t prefilled = std::min<std::int64_t>(computed_, prompt);
   finish.prefill_reads = count_reads(request_.attention.prefill, 0, prefilled);
+  finish.prefill_reads.read -= cached_reads_.read;
+  finish.prefill_reads.total -= cached_reads_.total;
   finish.decode_reads =
       count_reads(request_.attention.decode, prompt, std::int64_t{computed_} - prefilled);
   return finish;

@@ -48,8 +48,10 @@ class Sequence {
   /// A step with rows of this sequence is about to run.
   void on_step(TimePoint now);
 
-  /// The first `computed` tokens are in the cache. Reports progress where the prompt got further.
-  void on_computed(std::int32_t computed);
+  /// Rows [first, first + count) were computed until `now`; the tokens before are in the cache too.
+  /// Reports progress where the prompt got further. Returns the prompt tokens that turned out to
+  /// come from the prefix cache: they are in the cache and were never computed here.
+  std::int32_t on_computed(std::int32_t first, std::int32_t count, TimePoint now);
 
   /// Appends a generated token and sends it. True if it was the last one; then `finish` says why.
   bool accept(SampledToken token, std::span<const std::int32_t> end_tokens, TimePoint now);
@@ -66,8 +68,12 @@ class Sequence {
   const RunnerInfo* model_;
   std::vector<std::int32_t> tokens_;
   std::size_t prompt_tokens_;
-  std::size_t max_tokens_;     // that may be generated; the end of the context included
-  std::int32_t computed_ = 0;  // most tokens that were ever in the cache
+  std::size_t max_tokens_;                // that may be generated; the end of the context included
+  std::int32_t computed_ = 0;             // most tokens that were ever in the cache
+  std::int32_t cached_ = 0;               // of the prompt
+  BlockReads cached_reads_;               // what computing them would have read
+  std::chrono::duration<double> pace_{};  // for a row, lately
+  TimePoint last_rows_;                   // when rows were computed last
   Detokenizer detokenizer_;
   StopMatcher stops_;
   FinishReason reason_ = FinishReason::length;

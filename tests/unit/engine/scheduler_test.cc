@@ -18,7 +18,7 @@ class Watched {
   explicit Watched(const SchedulerLimits& limits) : limits_(limits), scheduler_(limits) {}
 
   SequenceId add(std::int32_t prompt, std::int32_t generate) {
-    scheduler_.add(next_, prompt);
+    scheduler_.add({.id = next_, .prompt_tokens = prompt});
     known_[next_] = {prompt, 0, generate, 0};
     return next_++;
   }
@@ -36,9 +36,8 @@ class Watched {
     EXPECT_EQ(scheduler_.check_invariants(), "");
 
     // Whoever waits has nothing in the cache (any more).
-    std::int32_t index = 0;
     for (auto& [id, expected] : known_) {
-      if (index++ >= scheduler_.running()) expected.computed = 0;
+      if (!scheduler_.is_running(id)) expected.computed = 0;
     }
     std::int32_t rows = 0;
     std::set<SequenceId> seen;
@@ -107,13 +106,10 @@ class Watched {
     std::int32_t computed;
   };
 
-  // The first running() sequences by age run; those among them that only miss their newest token
-  // must be in the step.
+  // Running sequences that only miss their newest token must be in the step.
   void check_every_decode_is_in(const std::set<SequenceId>& in_step) const {
-    std::int32_t index = 0;
     for (const auto& [id, expected] : known_) {
-      if (index++ == scheduler_.running()) break;
-      if (in_step.contains(id)) continue;
+      if (!scheduler_.is_running(id) || in_step.contains(id)) continue;
       EXPECT_FALSE(expected.generated > 0 &&
                    expected.computed == expected.prompt + expected.generated - 1)
           << "sequence " << id << " was left out while decoding";

@@ -99,6 +99,12 @@ void SimulatedRunner::check(const StepBatch& batch) const {
     row += slice.num_rows;
     last_rows.insert(row - 1);
   }
+  for (const SequenceSlice& slice : view.slices) {
+    for (std::size_t i = 0; i < static_cast<std::size_t>(slice.first_position / info_.page_tokens);
+         ++i) {
+      require(!written.contains(slice.pages[i]), "a page is written while another slice reads it");
+    }
+  }
   require(static_cast<std::size_t>(row) == view.tokens.size(), "rows outside slices");
   require(view.logit_rows.size() == batch.samples.size(), "samples and logit rows differ");
   for (const std::int32_t logit_row : view.logit_rows) {

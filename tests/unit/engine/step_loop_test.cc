@@ -315,7 +315,7 @@ TEST(StepLoop, MeasuresFromArrival) {
   Bench bench(options(1, 16));
   bench.runner.on_step = [&](const StepBatch&) { bench.now += seconds(1); };
   bench.add(make_request(16, 2));  // two steps
-  const Outcome outcome = bench.finish(*bench.add(make_request(32, 3)));
+  const Outcome outcome = bench.finish(*bench.add(make_request(32, 3, 1)));
   EXPECT_EQ(outcome.finish().timing.queued, seconds(2));
   EXPECT_EQ(outcome.finish().timing.first_token, seconds(4));
   EXPECT_EQ(outcome.finish().timing.total, seconds(6));
