@@ -1,10 +1,10 @@
 #!/bin/sh
 # Installs what is missing of docker/dependencies.txt, and nothing if nothing is missing.
 #
-# usage: docker/install-dependencies.sh GROUP...     (build, test, quality, lint)
+# usage: docker/install-dependencies.sh GROUP...     (build, run, test, quality, lint, deploy)
 #
-# `make`, CI and the Docker images all call this script. Two groups also make a virtual environment:
-# test makes .venv with tests/e2e/requirements.txt, quality .venv-quality with tests/quality's.
+# `make`, CI and the Docker images all call this script. Some groups also make a virtual environment: see
+# the end.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -73,5 +73,6 @@ for group in "$@"; do
   case $group in
     test) make_venv .venv tests/e2e/requirements.txt ;;
     quality) make_venv .venv-quality tests/quality/requirements.txt ;;
+    deploy) make_venv .venv-deploy docker/requirements.txt ;;
   esac
 done
