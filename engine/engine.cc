@@ -1,5 +1,7 @@
 #include "engine/engine.h"
 
+#include <algorithm>
+#include <cmath>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -20,6 +22,9 @@ namespace {
 // What was thrown may hold addresses and paths: it is for the log, not for clients.
 constexpr const char* kModelFailed = "the model failed; the server stops";
 
+// Seconds. Whoever is told to wait longer than this does not come back.
+constexpr double kLongestRetry = 600;
+
 }  // namespace
 
 struct Engine::Impl {
@@ -32,11 +37,13 @@ struct Engine::Impl {
   const RunnerInfo model;
   const std::int32_t max_context;
   const std::size_t max_unfinished;
+  const std::int64_t max_waiting_tokens;
 
   // Shared, under the mutex.
   mutable std::mutex mutex;
   std::condition_variable wake;
   std::vector<Submission> inbox;
+  std::int64_t inbox_tokens = 0;        // of the prompts in it
   std::size_t unfinished = 0;           // accepted, Finish not yet decided
   std::unordered_set<std::string> ids;  // of them
   EngineStats stats;
@@ -55,6 +62,7 @@ struct Engine::Impl {
         max_context(loop.max_context()),
         max_unfinished(static_cast<std::size_t>(loop.max_running()) +
                        static_cast<std::size_t>(options.max_waiting)),
+        max_waiting_tokens(options.max_waiting_tokens),
         stats(loop.stats()),
         on_failure(options.on_failure) {
     thread = std::thread([this] { run(); });
@@ -85,6 +93,8 @@ struct Engine::Impl {
         std::unique_lock lock(mutex);
         wake.wait(lock, [this] { return stopping || !inbox.empty() || !loop.idle(); });
         arrivals.swap(inbox);
+        // Counted in the statistics from here on; the loop's own take over with the next ones.
+        stats.waiting_tokens += std::exchange(inbox_tokens, 0);
         stop = stopping;
       }
       std::size_t added = 0;
@@ -110,6 +120,7 @@ struct Engine::Impl {
       const std::scoped_lock lock(mutex);
       stats.healthy = false;
       late.swap(inbox);
+      inbox_tokens = 0;
     }
     if (on_failure) on_failure(what);
     for (Submission& submission : arrivals) loop.add(std::move(submission));
@@ -133,6 +144,16 @@ struct Engine::Impl {
     for (StepLoop::Ended& request : ended) request.stream->push(std::move(request.finish));
   }
 
+  std::int64_t waiting_tokens() const { return stats.waiting_tokens + inbox_tokens; }
+
+  // Until what waits is computed, at the speed of late.
+  std::chrono::seconds retry_after() const {
+    const double speed = stats.prompt_tokens_per_second;
+    const double seconds = speed > 0 ? static_cast<double>(waiting_tokens()) / speed : 1;
+    return std::chrono::seconds(std::llround(std::clamp(seconds, 1.0, kLongestRetry)));
+  }
+
+  // Under the mutex.
   Status admit(const GenerationRequest& request) const {
     if (!stats.healthy) return {StatusCode::unavailable, kModelFailed};
     if (draining || stopping) return {StatusCode::unavailable, "the server is shutting down"};
@@ -141,9 +162,19 @@ struct Engine::Impl {
           "id", "id is '" + request.id + "', must differ from those of unfinished requests");
     }
     if (unfinished >= max_unfinished) {
-      return {StatusCode::resource_exhausted, "the queue is full: " + std::to_string(unfinished) +
-                                                  " requests are unfinished, must be at most " +
-                                                  std::to_string(max_unfinished)};
+      return Status::exhausted("the queue is full: " + std::to_string(unfinished) +
+                                   " requests are unfinished, must be at most " +
+                                   std::to_string(max_unfinished),
+                               retry_after());
+    }
+    const auto prompt = static_cast<std::int64_t>(request.prompt.size());
+    const std::int64_t waiting = waiting_tokens();
+    // Where nobody waits there is nothing to wait for: a longer prompt would never be taken.
+    if (max_waiting_tokens > 0 && waiting > 0 && waiting + prompt > max_waiting_tokens) {
+      return Status::exhausted("the queue is full: prompts of " + std::to_string(waiting) +
+                                   " tokens wait, with this one's " + std::to_string(prompt) +
+                                   " they must be at most " + std::to_string(max_waiting_tokens),
+                               retry_after());
     }
     return {};
   }
@@ -169,7 +200,9 @@ StatusOr<std::shared_ptr<Stream>> Engine::submit(GenerationRequest request) {
     status = impl_->admit(request);
     if (!status.ok()) return status;
     if (!request.id.empty()) impl_->ids.insert(request.id);
+    const auto prompt = static_cast<std::int64_t>(request.prompt.size());
     impl_->inbox.push_back({std::move(request), stream, arrival});
+    impl_->inbox_tokens += prompt;
     ++impl_->unfinished;
     ++impl_->stats.waiting;
   }
@@ -188,7 +221,9 @@ void Engine::stop() {
 
 EngineStats Engine::stats() const {
   const std::scoped_lock lock(impl_->mutex);
-  return impl_->stats;
+  EngineStats stats = impl_->stats;
+  stats.waiting_tokens = impl_->waiting_tokens();
+  return stats;
 }
 
 const RunnerInfo& Engine::model() const {

@@ -63,9 +63,9 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   /// Queues a request. Refuses with invalid_argument (empty or over-long prompt, a policy that the
-  /// pages cannot carry, ids outside the vocabulary, …), resource_exhausted (queue full) or
-  /// unavailable (stopping, or unhealthy). Validates on the caller's thread: O(prompt). Where
-  /// memory runs out later, the stream ends with resource_exhausted.
+  /// pages cannot carry, ids outside the vocabulary, …), resource_exhausted (queue full; says after
+  /// how long to try again) or unavailable (stopping, or unhealthy). Validates on the caller's
+  /// thread: O(prompt). Where memory runs out later, the stream ends with resource_exhausted.
   StatusOr<std::shared_ptr<Stream>> submit(GenerationRequest request);
 
   /// Accepts no more requests; what runs goes on.

@@ -24,7 +24,9 @@ std::string_view name_of(StatusCode code) {
 Status Status::with_field(const std::string& name) const {
   std::string message = message_;
   if (!field_.empty() && message.starts_with(field_)) message.replace(0, field_.size(), name);
-  return {code_, std::move(message), name};
+  Status renamed(code_, std::move(message), name);
+  renamed.retry_after_ = retry_after_;
+  return renamed;
 }
 
 }  // namespace mobius

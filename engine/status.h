@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -43,6 +44,13 @@ class Status {
     return {StatusCode::invalid_argument, std::move(message), std::move(field)};
   }
 
+  /// A refusal for now: it is worth trying again after about this long.
+  static Status exhausted(std::string message, std::chrono::seconds retry_after) {
+    Status status(StatusCode::resource_exhausted, std::move(message));
+    status.retry_after_ = retry_after;
+    return status;
+  }
+
   /// The same with another name for `field()`, also at the message's beginning.
   Status with_field(const std::string& name) const;
 
@@ -50,11 +58,14 @@ class Status {
   StatusCode code() const { return code_; }
   const std::string& message() const { return message_; }
   const std::string& field() const { return field_; }
+  /// 0: nothing is known about when.
+  std::chrono::seconds retry_after() const { return retry_after_; }
 
  private:
   StatusCode code_ = StatusCode::ok;
   std::string message_;
   std::string field_;
+  std::chrono::seconds retry_after_{};
 };
 
 /// A value, or the reason why there is none.

@@ -83,6 +83,13 @@ Status check_sampling(const SamplingParams& params, const RunnerInfo& model) {
   return {};
 }
 
+Status check_priority(const GenerationRequest& request) {
+  if (request.priority >= -kMaxPriority && request.priority <= kMaxPriority) return {};
+  return refuse("priority", "is " + std::to_string(request.priority) + ", must be from " +
+                                std::to_string(-kMaxPriority) + " to " +
+                                std::to_string(kMaxPriority));
+}
+
 Status check_ends(const GenerationRequest& request, const RunnerInfo& model) {
   if (request.max_tokens && *request.max_tokens < 1) {
     return refuse("max_tokens",
@@ -157,6 +164,7 @@ Status validate(const GenerationRequest& request, const RunnerInfo& model,
   // Cheap ones first; the prompt can have a million tokens.
   Status status = check_sampling(request.sampling, model);
   if (status.ok()) status = check_ends(request, model);
+  if (status.ok()) status = check_priority(request);
   if (status.ok()) status = validate(request.attention, model.num_layers, model.page_tokens);
   if (status.ok()) status = check_prompt(request, model, max_context);
   return status;

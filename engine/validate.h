@@ -20,6 +20,7 @@ inline constexpr std::int32_t kMaxTopLogprobs = 20;
 inline constexpr std::size_t kMaxStopStrings = 16;
 inline constexpr std::size_t kMaxStopBytes = 1024;
 inline constexpr std::size_t kMaxStopTokens = 256;
+inline constexpr std::int32_t kMaxPriority = 100;  // -100 to 100
 
 /// OK, or invalid_argument for the first field that cannot be served: "temperature is nan, must be
 /// a number from 0 to 2". `max_context`: tokens that one sequence can have, the generated ones

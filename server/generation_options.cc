@@ -102,6 +102,8 @@ Status resolve_options(const GenerationOptions& options, const AttentionSettings
                         options.attention.full_attention_last_layers));
 
   request.report_progress = options.progress;
+  assign(request.priority, narrow.integer("priority", options.priority));
+  request.client = options.user;
   request.deadline = options.deadline;
   return narrow.status();
 }

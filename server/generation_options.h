@@ -43,6 +43,8 @@ struct GenerationOptions {
   std::optional<std::int64_t> top_logprobs;  ///< none: no logprobs
   AttentionOverride attention;
   bool progress = false;
+  std::optional<std::int64_t> priority;  ///< lower goes first
+  std::string user;                      ///< whom places are shared fairly among
   std::optional<std::chrono::steady_clock::time_point> deadline;
 };
 

@@ -99,7 +99,10 @@ std::unique_ptr<Engine> make_engine(const ServerConfig& config, std::unique_ptr<
   EngineOptions options;
   options.max_running = static_cast<std::int32_t>(config.engine.max_running);
   options.max_waiting = static_cast<std::int32_t>(config.engine.max_waiting);
+  options.max_waiting_tokens = config.engine.max_waiting_tokens;
   options.step_tokens = static_cast<std::int32_t>(config.engine.step_tokens);
+  options.itl_target = std::chrono::milliseconds(config.engine.itl_target_ms);
+  options.prefix_cache = config.kv.prefix_cache;
   options.end_tokens = runner->config().eos_tokens;
   options.on_failure = [](const std::string& what) {
     log_event(LogLevel::error, "engine_failed", {{"error", what}});

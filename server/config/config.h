@@ -23,6 +23,7 @@ struct ServerConfig {
   struct Kv {
     std::int64_t page_tokens = 128;
     std::int64_t bytes = 0;
+    bool prefix_cache = true;
   } kv;
 
   struct Policy {
@@ -39,7 +40,9 @@ struct ServerConfig {
   struct Engine {
     std::int64_t max_running = 64;
     std::int64_t max_waiting = 1024;
+    std::int64_t max_waiting_tokens = 0;
     std::int64_t step_tokens = 512;
+    std::int64_t itl_target_ms = 0;
     std::string backend = "auto";
     std::int64_t cuda_device = 0;
     std::int64_t threads = 0;

@@ -51,6 +51,9 @@ const auto kSchema = std::to_array<ConfigKey>({
     MOBIUS_INT(kv.bytes, 0, kMaxBytes, "bytes",
                "Memory for KV pages; 0: room for two of the longest sequences, at most 80 % of the "
                "memory that weights and workspace leave."),
+    MOBIUS_BOOL(kv.prefix_cache,
+                "Reuse the KV pages of a common beginning of prompts; pages are kept until others "
+                "need the room."),
 
     MOBIUS_TEXT(attention.prefill.mode, "full|moba", "Attention of prompt tokens."),
     MOBIUS_INT(attention.prefill.block, 1, kMaxInt32, "tokens",
@@ -68,8 +71,14 @@ const auto kSchema = std::to_array<ConfigKey>({
     MOBIUS_INT(engine.max_running, 1, 4096, "requests", "Requests that share a step."),
     MOBIUS_INT(engine.max_waiting, 0, 1000000, "requests",
                "Requests that may wait; more are refused (HTTP 429, RESOURCE_EXHAUSTED)."),
+    MOBIUS_INT(engine.max_waiting_tokens, 0, kMaxInt32, "tokens",
+               "Prompt tokens of the requests that wait, refused likewise where others wait "
+               "already; 0: no limit."),
     MOBIUS_INT(engine.step_tokens, 1, 65536, "tokens",
                "Tokens of one step: running answers first, then chunks of prompts."),
+    MOBIUS_INT(engine.itl_target_ms, 0, 60000, "milliseconds",
+               "Time between the tokens of an answer that chunks of prompts beside it are sized "
+               "for, from what steps take; 0: chunks fill steps up."),
     MOBIUS_TEXT(engine.backend, "auto|cpu|cuda",
                 "What computes; auto: the GPU where build and machine have one, else the CPU."),
     MOBIUS_INT(engine.cuda_device, 0, 64, "", "Which GPU, where there are several."),

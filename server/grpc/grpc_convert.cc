@@ -49,6 +49,8 @@ Status to_options(const v1::GenerationOptions& message, GenerationOptions& optio
   options.ignore_eos = m.ignore_eos();
   options.top_logprobs = optional_of<std::int64_t>(m.has_top_logprobs(), m.top_logprobs());
   options.progress = m.progress();
+  options.priority = optional_of<std::int64_t>(m.has_priority(), m.priority());
+  options.user = m.user();
   const v1::Attention& attention = m.attention();
   options.attention.full_attention_last_layers = optional_of<std::int64_t>(
       attention.has_full_attention_last_layers(), attention.full_attention_last_layers());
@@ -141,6 +143,7 @@ v1::GenerateResponse to_message(const std::string& id, const Event& event, bool 
     message.mutable_progress()->set_total(progress->total);
     message.mutable_progress()->set_cached(progress->cached);
     message.mutable_progress()->set_done(progress->done);
+    message.mutable_progress()->set_seconds_left(progress->seconds_left);
   } else if (const auto* delta = std::get_if<TokenDelta>(&event)) {
     set_token(*delta, with_logprobs, tokenizer, *message.mutable_token());
   } else {

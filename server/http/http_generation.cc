@@ -101,8 +101,7 @@ HttpSession::Awaitable<void> HttpSession::run_job(std::shared_ptr<Job> job) {
     // Nobody to answer.
   } else if (!job->started->ok()) {
     const Status status = with_names(job->started->status(), job->names);
-    co_await respond(http_status_of(status.code()), error_body(status),
-                     status.code() == StatusCode::resource_exhausted ? "Retry-After: 1\r\n" : "");
+    co_await respond(http_status_of(status.code()), error_body(status), retry_header(status));
   } else if (job->streamed) {
     co_await stream_answer(job);
   } else {

@@ -1,5 +1,7 @@
 #include "server/http/http_status.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
@@ -51,6 +53,12 @@ std::string error_body(const Status& status) {
 
 std::string error_body(int http_status, const std::string& message) {
   return body(http_status, message, nullptr, nullptr);
+}
+
+std::string retry_header(const Status& status) {
+  if (status.code() != StatusCode::resource_exhausted) return {};
+  const auto seconds = std::max<std::int64_t>(status.retry_after().count(), 1);
+  return "Retry-After: " + std::to_string(seconds) + "\r\n";
 }
 
 }  // namespace mobius

@@ -17,7 +17,6 @@ using Json = nlohmann::ordered_json;
 
 /// Members that change nothing about the answer here.
 constexpr auto kIgnored = std::to_array<std::string_view>({
-    "user",
     "metadata",
     "store",
     "service_tier",
@@ -86,6 +85,7 @@ void read_extension(JsonFields& parent, GenerationOptions& options, Status& stat
   read_policy(fields, "decode", options.attention.decode, status);
   options.attention.full_attention_last_layers = fields.integer("full_attention_last_layers");
   options.progress = fields.boolean("progress").value_or(false);
+  options.priority = fields.integer("priority");
   if (const auto timeout = fields.integer("timeout_ms")) {
     constexpr std::int64_t kMaxTimeout = std::int64_t{7} * 24 * 3600 * 1000;
     if (*timeout < 1 || *timeout > kMaxTimeout) {
@@ -191,6 +191,7 @@ void read_options(JsonFields& fields, OpenAiRequest& request, Status& status) {
   options.repetition_penalty = fields.number("repetition_penalty");
   options.ignore_eos = fields.boolean("ignore_eos").value_or(false);
   options.max_tokens = fields.integer("max_tokens");
+  options.user = fields.string("user").value_or("");
   read_seed(fields, options);
   read_stop(fields, options);
   read_stop_token_ids(fields, options);
@@ -392,13 +393,17 @@ StatusOr<OpenAiRequest> parse(std::string_view body, OpenAiRequest request, cons
 
 }  // namespace
 
+void read_chat_prompt(JsonFields& fields, ChatInput& input, Status& status) {
+  read_messages(fields, input, status);
+  read_tools(fields, input);
+}
+
 StatusOr<OpenAiRequest> parse_chat_request(std::string_view body) {
   return parse(body, {.input = ChatInput{}, .names = {.chat = true}},
                [](JsonFields& fields, OpenAiRequest& request, Status& status) {
                  auto& input = std::get<ChatInput>(request.input);
-                 read_messages(fields, input, status);
+                 read_chat_prompt(fields, input, status);
                  read_options(fields, request, status);
-                 read_tools(fields, input);
                  read_chat_logprobs(fields, input.options);
                  const auto newer = fields.integer("max_completion_tokens");
                  if (newer.has_value()) {
@@ -424,6 +429,7 @@ Status with_names(const Status& status, const OpenAiNames& names) {
   if (field.starts_with(attention)) {
     return status.with_field("mobius." + field.substr(attention.size()));
   }
+  if (field == "priority") return status.with_field("mobius.priority");
   if (field == "max_tokens" && names.max_completion_tokens) {
     return status.with_field("max_completion_tokens");
   }

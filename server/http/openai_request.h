@@ -7,6 +7,8 @@
 
 namespace mobius {
 
+class JsonFields;
+
 /// What the clients of an endpoint call things that have another name in GenerationOptions.
 struct OpenAiNames {
   bool chat = false;
@@ -33,6 +35,9 @@ struct OpenAiRequest {
 /// unknown ones. Thread-safe.
 StatusOr<OpenAiRequest> parse_chat_request(std::string_view body);
 StatusOr<OpenAiRequest> parse_completion_request(std::string_view body);
+
+/// Reads the members of a chat request that become its prompt: messages, tools and tool_choice.
+void read_chat_prompt(JsonFields& fields, ChatInput& input, Status& status);
 
 /// A status of the generation service, its field named as the client did.
 Status with_names(const Status& status, const OpenAiNames& names);

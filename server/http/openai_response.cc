@@ -133,8 +133,10 @@ std::string StreamWriter::begin() const {
 
 std::string StreamWriter::progress(const PrefillProgress& progress) const {
   Json json = chunk(head_, Json::array());
-  json["mobius"]["progress"] = {
-      {"total", progress.total}, {"cached", progress.cached}, {"done", progress.done}};
+  json["mobius"]["progress"] = {{"total", progress.total},
+                                {"cached", progress.cached},
+                                {"done", progress.done},
+                                {"seconds_left", progress.seconds_left}};
   return sse_event(dump(json));
 }
 

@@ -71,13 +71,16 @@ void engine_metrics(Page& page, const EngineStats& engine, const RunnerInfo& mod
              "Requests that share the current steps.", double(engine.running));
   page.twice("mobius_requests_waiting", "vllm:num_requests_waiting", "gauge",
              "Requests that the engine has taken and not begun.", double(engine.waiting));
+  page.metric("mobius_waiting_tokens", "gauge", "Tokens of those that wait.");
+  page.series(double(engine.waiting_tokens));
   const double used = engine.pages_used;
   const double total = engine.pages_total;
   page.twice("mobius_kv_cache_usage_ratio", "vllm:kv_cache_usage_perc", "gauge",
              "Share of KV pages in use, 0 to 1.", total > 0 ? used / total : 0.0);
   page.metric("mobius_kv_pages", "gauge", "KV pages.");
   page.series(used, label("state", "used"));
-  page.series(total - used, label("state", "free"));
+  page.series(engine.pages_cached, label("state", "cached"));
+  page.series(total - used - engine.pages_cached, label("state", "free"));
   page.metric("mobius_kv_page_tokens", "gauge", "Tokens of a KV page.");
   page.series(model.page_tokens);
   page.metric("vllm:cache_config_info", "gauge", "Shape of the KV cache, as labels.");

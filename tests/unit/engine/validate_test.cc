@@ -152,6 +152,12 @@ const Case kCases[] = {
     {"stop_tokens_vocabulary", [](Request& r) { r.stop_tokens = {-5}; }, "stop_token_ids",
      "stop_token_ids has token -5, must be from 0 to 255"},
 
+    {"priority_highest", [](Request& r) { r.priority = -100; }, "", ""},
+    {"priority_past_the_highest", [](Request& r) { r.priority = -101; }, "priority",
+     "priority is -101, must be from -100 to 100"},
+    {"priority_past_the_lowest", [](Request& r) { r.priority = 101; }, "priority",
+     "priority is 101, must be from -100 to 100"},
+
     {"prefill_block_not_of_pages",
      [](Request& r) { r.attention.prefill = AttentionPolicy::moba(6, 2); },
      "attention.prefill.block",

@@ -44,7 +44,8 @@ TEST(OpenAiRequest, EveryOption) {
     "stop_token_ids": [1, 2], "ignore_eos": true, "logprobs": true, "top_logprobs": 3,
     "stream": true, "stream_options": {"include_usage": true},
     "mobius": {"prefill": {"mode": "moba", "block": 256, "top_k": 3}, "decode": {"mode": "full"},
-               "full_attention_last_layers": 2, "progress": true, "timeout_ms": 1000})");
+               "full_attention_last_layers": 2, "progress": true, "timeout_ms": 1000, "priority": -5},
+    "user": "someone")");
   const GenerationOptions& options = request.options();
   EXPECT_EQ(std::get<ChatInput>(request.input).model, "m");
   EXPECT_EQ(options.max_tokens, 5);
@@ -70,6 +71,8 @@ TEST(OpenAiRequest, EveryOption) {
   EXPECT_FALSE(options.attention.decode.block.has_value());
   EXPECT_EQ(options.attention.full_attention_last_layers, 2);
   EXPECT_TRUE(options.progress);
+  EXPECT_EQ(options.priority, -5);
+  EXPECT_EQ(options.user, "someone");
   EXPECT_TRUE(options.deadline.has_value());
 }
 
