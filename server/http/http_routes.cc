@@ -4,7 +4,6 @@
 
 #include "server/http/http_session.h"
 #include "server/http/http_status.h"
-#include "server/http/token_endpoints.h"
 #include "server/json.h"
 #include "server/metrics/exposition.h"
 #include "server/web/web_files.h"
@@ -41,20 +40,7 @@ std::string ready_json(const GenerationService& service) {
       .dump();
 }
 
-enum class Endpoint {
-  health,
-  ready,
-  metrics,
-  models,
-  model,
-  web,  // GET
-  chat,
-  completions,
-  tokenize,
-  detokenize,
-  render,  // POST
-  none
-};
+enum class Endpoint { health, ready, metrics, models, model, chat, completions, web, none };
 
 Endpoint endpoint_of(std::string_view path) {
   if (path == "/health") return Endpoint::health;
@@ -64,9 +50,6 @@ Endpoint endpoint_of(std::string_view path) {
   if (path.starts_with("/v1/models/")) return Endpoint::model;
   if (path == "/v1/chat/completions") return Endpoint::chat;
   if (path == "/v1/completions") return Endpoint::completions;
-  if (path == "/tokenize") return Endpoint::tokenize;
-  if (path == "/detokenize") return Endpoint::detokenize;
-  if (path == "/v1/chat/completions/render") return Endpoint::render;
   if (path == "/" || path.starts_with("/web/")) return Endpoint::web;
   return Endpoint::none;
 }
@@ -88,7 +71,7 @@ HttpSession::Awaitable<void> HttpSession::route() {
     co_return;
   }
 
-  const bool is_post = endpoint >= Endpoint::chat;
+  const bool is_post = endpoint == Endpoint::chat || endpoint == Endpoint::completions;
   const http::verb method = request_.method();
   const bool allowed = is_post ? method == http::verb::post
                                : method == http::verb::get || method == http::verb::head;
@@ -144,12 +127,7 @@ HttpSession::Awaitable<void> HttpSession::route() {
                                               "\"; bodies must not be compressed"));
     co_return;
   }
-  switch (endpoint) {
-    case Endpoint::tokenize: co_await answer_tokens(answer_tokenize); break;
-    case Endpoint::detokenize: co_await answer_tokens(answer_detokenize); break;
-    case Endpoint::render: co_await answer_tokens(answer_render); break;
-    default: co_await generate(endpoint == Endpoint::chat);
-  }
+  co_await generate(endpoint == Endpoint::chat);
 }
 
 }  // namespace mobius
