@@ -57,7 +57,7 @@ bool launch_fast_tiles(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t 
                           .out = out.data,
                           .rows = host.rows,
                           .q_heads = heads,
-                          .slices = step.hopper_slices + layer * host.slices,
+                          .slices = step.hopper_slices + std::ptrdiff_t{layer} * host.slices,
                           .num_slices = host.slices,
                           .page_table = step.pages,
                           .table_stride = step.max_pages};

@@ -390,8 +390,12 @@ std::unique_ptr<Backend> make_cuda_backend(std::int32_t device) {
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess || count == 0) {
     cudaGetLastError();
+    // Also what a machine without any driver reports.
+    const bool no_driver = status == cudaErrorInsufficientDriver;
     throw std::runtime_error(std::string("no CUDA device: ") +
-                             (status == cudaSuccess ? "none found" : cudaGetErrorString(status)));
+                             (status == cudaSuccess ? "none found"
+                              : no_driver           ? "no driver, or one too old for CUDA 13"
+                                                    : cudaGetErrorString(status)));
   }
   if (device < 0 || device >= count) {
     throw std::runtime_error("CUDA device " + std::to_string(device) +

@@ -149,7 +149,7 @@ void StepUploader::fill(const StepView& step, const Layout& layout, std::int32_t
     }
     for (std::int32_t position = slice.first_position; position < end;) {
       const std::int32_t rows = std::min(page_tokens - position % page_tokens, end - position);
-      std::int32_t* segment = at + layout.segments + 4 * host_.segments++;
+      std::int32_t* segment = at + layout.segments + std::ptrdiff_t{4} * host_.segments++;
       segment[0] = s;
       segment[1] = slice.first_row + position - slice.first_position;
       segment[2] = rows;
@@ -162,7 +162,7 @@ void StepUploader::fill(const StepView& step, const Layout& layout, std::int32_t
       at[layout.single_spans + host_.single] = host_.single_spans;
     } else {
       for (std::int32_t first = 0; first < slice.num_rows; first += tile_queries_) {
-        std::int32_t* tile = at + layout.tiles + 2 * host_.tiles++;
+        std::int32_t* tile = at + layout.tiles + std::ptrdiff_t{2} * host_.tiles++;
         tile[0] = s;
         tile[1] = first;
       }

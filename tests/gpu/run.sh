@@ -1,9 +1,10 @@
 #!/bin/sh
-# Tests of the CUDA backend on this machine's GPU. usage: tests/gpu/run.sh [--sanitize] [gpu_test's options]
+# Tests of the CUDA backend on this machine's GPU. usage: tests/gpu/run.sh [--sanitize | --bench] [options of the program]
 #
 # Builds into build/gpu what the tests need and nothing else, prints a table and writes
 # tests/gpu/results/gpu_test.json (MOBIUS_GPU_RESULTS names another folder). --sanitize runs small
-# sizes under compute-sanitizer's memcheck and racecheck instead.
+# sizes under compute-sanitizer's memcheck and racecheck instead; --bench times whole steps and writes
+# step_bench.json beside it.
 set -eu
 cd "$(dirname "$0")/../.."
 build=build/gpu
@@ -18,4 +19,8 @@ results=${MOBIUS_GPU_RESULTS:-tests/gpu/results}
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
 git diff --quiet HEAD -- kernels tests/gpu 2>/dev/null || commit=$commit-dirty
 mkdir -p "$results"
+if [ "${1:-}" = --bench ]; then
+  shift
+  exec $build/step_bench --json "$results/step_bench.json" --commit "$commit" --date "$(date -u +%F)" "$@"
+fi
 exec $build/gpu_test --json "$results/gpu_test.json" --commit "$commit" --date "$(date -u +%F)" "$@"

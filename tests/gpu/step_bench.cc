@@ -37,6 +37,7 @@ constexpr std::int32_t kHeadDim = 128;
 constexpr std::int32_t kIntermediate = 14336;
 constexpr std::int32_t kVocab = 128256;
 constexpr std::int32_t kPage = 128;
+constexpr std::int32_t kBlock = 512;  ///< MoBA's, whose centroids are stored
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -65,7 +66,7 @@ class Model {
                          weight(kHidden, kIntermediate, DType::bf16)});
     }
     const ModelShape shape{kHidden, kHeads, kKvHeads, kHeadDim, kIntermediate, kVocab, DType::bf16};
-    const KvShape kv{layers, tokens / kPage, kPage, kKvHeads, kHeadDim, DType::bf16, 0};
+    const KvShape kv{layers, tokens / kPage, kPage, kKvHeads, kHeadDim, DType::bf16, kBlock};
     backend_->reserve_workspace(shape, kv, {max_rows, max_sequences, context});
     pool_ = backend_->create_kv_pool(kv);
     const auto& cells = static_cast<CudaKvPool&>(*pool_);
@@ -257,7 +258,7 @@ int run(int argc, char** argv) {
   const auto full = AttentionPolicy::full();
   time("decode, 1 stream at 1K", 1, 1, 1023, full);
   time("decode, 1 stream at 64K", 1, 1, kLongest - 1, full);
-  time("decode, 1 stream at 64K, MoBA", 1, 1, kLongest - 1, AttentionPolicy::moba(512, 8));
+  time("decode, 1 stream at 64K, MoBA", 1, 1, kLongest - 1, AttentionPolicy::moba(kBlock, 8));
   time("decode, 16 streams at 1K", 16, 1, 1023, full);
   time("decode, 64 streams at 1K", 64, 1, 1023, full);
   time("prefill, 512 tokens", 1, 512, 0, full);
