@@ -75,32 +75,41 @@ void GenerationService::chat(ChatInput input, Abandoned abandoned, Started start
   auto shared = std::make_shared<const ChatInput>(std::move(input));
   enqueue(
       shared->model, "chatcmpl-", bytes_of(*shared), shared->options,
-      [this, shared] {
-        ChatTemplateOptions form;
-        form.max_context = engine_.model().limits.max_context;
-        return render_chat(*tokenizer_, shared->messages, shared->tools_json, form);
-      },
-      std::move(abandoned), std::move(started));
+      [this, shared] { return prompt_of(*shared); }, std::move(abandoned), std::move(started));
 }
 
 void GenerationService::complete(CompletionInput input, Abandoned abandoned, Started started) {
   auto shared = std::make_shared<const CompletionInput>(std::move(input));
   enqueue(
       shared->model, "cmpl-", bytes_of(*shared), shared->options,
-      [this, shared]() -> StatusOr<std::vector<std::int32_t>> {
-        std::vector<std::int32_t> tokens;
-        if (const auto* text = std::get_if<std::string>(&shared->prompt)) {
-          if (options_.bos_token >= 0) tokens.push_back(options_.bos_token);
-          const std::int32_t context = engine_.model().limits.max_context;
-          const auto most = static_cast<std::size_t>(context) - 1;
-          const std::size_t length = tokenizer_->encode(*text, tokens, most);
-          if (length > most) return prompt_too_long(length, false, context);
-        } else {
-          tokens = std::get<std::vector<std::int32_t>>(shared->prompt);
-        }
-        return tokens;
-      },
-      std::move(abandoned), std::move(started));
+      [this, shared] { return prompt_of(*shared); }, std::move(abandoned), std::move(started));
+}
+
+StatusOr<std::vector<std::int32_t>> GenerationService::prompt_of(const ChatInput& input) const {
+  ChatTemplateOptions form;
+  form.max_context = engine_.model().limits.max_context;
+  return render_chat(*tokenizer_, input.messages, input.tools_json, form);
+}
+
+StatusOr<std::vector<std::int32_t>> GenerationService::prompt_of(
+    const CompletionInput& input) const {
+  const auto* text = std::get_if<std::string>(&input.prompt);
+  if (text == nullptr) return std::get<std::vector<std::int32_t>>(input.prompt);
+  std::vector<std::int32_t> tokens;
+  if (options_.bos_token >= 0) tokens.push_back(options_.bos_token);
+  const std::int32_t context = engine_.model().limits.max_context;
+  const auto most = static_cast<std::size_t>(context) - 1;
+  const std::size_t length = tokenizer_->encode(*text, tokens, most);
+  if (length > most) return prompt_too_long(length, false, context);
+  return tokens;
+}
+
+Status GenerationService::check_model(const std::string& model) const {
+  if (model.empty() || model == options_.model_name) return {};
+  return {StatusCode::not_found,
+          "model \"" + brief_text(model) + "\" does not exist; this server runs \"" +
+              options_.model_name + "\"",
+          "model"};
 }
 
 void GenerationService::finished(std::string_view protocol, const std::string& id,
@@ -140,11 +149,8 @@ void GenerationService::enqueue(const std::string& model, const char* id_prefix,
     started(Status(StatusCode::unavailable, "the server is shutting down"));
     return;
   }
-  if (!model.empty() && model != options_.model_name) {
-    started(Status(StatusCode::not_found,
-                   "model \"" + brief_text(model) + "\" does not exist; this server runs \"" +
-                       options_.model_name + "\"",
-                   "model"));
+  if (Status status = check_model(model); !status.ok()) {
+    started(std::move(status));
     return;
   }
   // Given back with the work item, tokenized or not.

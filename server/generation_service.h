@@ -69,6 +69,14 @@ class GenerationService {
   void chat(ChatInput input, Abandoned abandoned, Started started);
   void complete(CompletionInput input, Abandoned abandoned, Started started);
 
+  /// The prompt that an input becomes, on the caller's thread: a tokenizer thread (`post`).
+  StatusOr<std::vector<std::int32_t>> prompt_of(const ChatInput& input) const;
+  StatusOr<std::vector<std::int32_t>> prompt_of(const CompletionInput& input) const;
+  /// Not found, where a request names another model than this server's.
+  Status check_model(const std::string& model) const;
+  /// Runs `work`, which must not throw, on a tokenizer thread. False when too much waits.
+  bool post(std::function<void()> work) { return pool_.post(std::move(work)); }
+
   /// A front end's word that an answer is over: its line in the log, and the metrics. Once for each
   /// Generation. `protocol`: "http", "grpc".
   void finished(std::string_view protocol, const std::string& id, const Finish& finish);

@@ -4,6 +4,7 @@
 
 #include "server/http/http_session.h"
 #include "server/http/http_status.h"
+#include "server/http/token_endpoints.h"
 #include "server/json.h"
 #include "server/metrics/exposition.h"
 #include "server/web/web_files.h"
@@ -40,7 +41,20 @@ std::string ready_json(const GenerationService& service) {
       .dump();
 }
 
-enum class Endpoint { health, ready, metrics, models, model, chat, completions, web, none };
+enum class Endpoint {
+  health,
+  ready,
+  metrics,
+  models,
+  model,
+  web,  // GET
+  chat,
+  completions,
+  tokenize,
+  detokenize,
+  render,  // POST
+  none
+};
 
 Endpoint endpoint_of(std::string_view path) {
   if (path == "/health") return Endpoint::health;
@@ -50,6 +64,9 @@ Endpoint endpoint_of(std::string_view path) {
   if (path.starts_with("/v1/models/")) return Endpoint::model;
   if (path == "/v1/chat/completions") return Endpoint::chat;
   if (path == "/v1/completions") return Endpoint::completions;
+  if (path == "/tokenize") return Endpoint::tokenize;
+  if (path == "/detokenize") return Endpoint::detokenize;
+  if (path == "/v1/chat/completions/render") return Endpoint::render;
   if (path == "/" || path.starts_with("/web/")) return Endpoint::web;
   return Endpoint::none;
 }
@@ -71,7 +88,7 @@ HttpSession::Awaitable<void> HttpSession::route() {
     co_return;
   }
 
-  const bool is_post = endpoint == Endpoint::chat || endpoint == Endpoint::completions;
+  const bool is_post = endpoint >= Endpoint::chat;
   const http::verb method = request_.method();
   const bool allowed = is_post ? method == http::verb::post
                                : method == http::verb::get || method == http::verb::head;
@@ -127,7 +144,12 @@ HttpSession::Awaitable<void> HttpSession::route() {
                                               "\"; bodies must not be compressed"));
     co_return;
   }
-  co_await generate(endpoint == Endpoint::chat);
+  switch (endpoint) {
+    case Endpoint::tokenize: co_await answer_tokens(answer_tokenize); break;
+    case Endpoint::detokenize: co_await answer_tokens(answer_detokenize); break;
+    case Endpoint::render: co_await answer_tokens(answer_render); break;
+    default: co_await generate(endpoint == Endpoint::chat);
+  }
 }
 
 }  // namespace mobius

@@ -70,6 +70,10 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   Awaitable<void> route();
   Awaitable<void> generate(bool chat);
 
+  // http_tokens.cc: text to tokens and back
+  using TokenAnswer = StatusOr<std::string> (*)(const GenerationService&, std::string_view body);
+  Awaitable<void> answer_tokens(TokenAnswer make);
+
   // http_generation.cc: one generation, streamed or whole
   struct Job;
   Awaitable<void> parse(std::shared_ptr<Job> job, bool chat);
