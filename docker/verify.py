@@ -109,7 +109,12 @@ def ask():
     check(messages[-1].finished.usage.completion_tokens == 4, "gRPC answers")
 
 
-def check_manifests():
+def check_files():
+    """What needs no engine: compose's file and Kubernetes' against the schemas of either."""
+    compose("config", "--quiet")
+    run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "--quiet",
+        ROOT / "docker" / "compose.yaml")
+    check(True, "compose.yaml is valid for this Compose and for the Compose specification")
     folder = ROOT / "docker" / "kubernetes"
     resources = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
     for name in resources:
@@ -181,8 +186,7 @@ def check_crash():
 
 
 def main():
-    compose("config", "--quiet")
-    check_manifests()
+    check_files()
     print("Building", flush=True)
     compose("--profile", "cpu", "build", SERVICE)
     check_image(os.environ.get("MOBIUS_CPU_IMAGE") or "mobius:cpu")
