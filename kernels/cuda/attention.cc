@@ -27,12 +27,29 @@ bool takes_fast_kernels(const KvShape& kv) {
   return (kv.head_dim == 64 || kv.head_dim == 128) && kv.page_tokens % 64 == 0;
 }
 
+hopper::KvPages pages_of(const CudaKvPool& kv, std::int32_t layer) {
+  const KvShape& shape = kv.shape();
+  return {.keys = kv.keys(layer),
+          .values = kv.values(layer),
+          .key_sums = kv.sums(layer),
+          .centroids = kv.centroids(layer),
+          .centroid_block = shape.centroid_block,
+          .num_pages = shape.num_pages,
+          .page_tokens = shape.page_tokens,
+          .kv_heads = shape.kv_heads,
+          .head_dim = shape.head_dim};
+}
+
+bool fits(std::size_t bytes, const AttentionWorkspace& workspace) {
+  return bytes > 0 && bytes <= workspace.hopper_bytes;
+}
+
 /// Whether kernels/cuda/hopper took the slices of several rows.
 bool launch_fast_tiles(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t layer,
                        const HostStep& host, const DeviceStep& step,
                        const AttentionWorkspace& workspace, cudaStream_t stream) {
   const KvShape& shape = kv.shape();
-  if (!takes_fast_kernels(shape) || host.moba_blocks > (1 << 30)) return false;
+  if (workspace.hopper_bytes == 0 || host.moba_blocks > (1 << 30)) return false;
   const auto heads = static_cast<std::int32_t>(q.cols / shape.head_dim);
   const hopper::Limits limits{.rows = host.rows,
                               .num_slices = host.slices,
@@ -42,17 +59,7 @@ bool launch_fast_tiles(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t 
                               .top_k = host.top_k,
                               .blocks = static_cast<std::int32_t>(host.moba_blocks),
                               .partial_bytes = kPartialBytes};
-  const std::size_t bytes = hopper::prefill_workspace_bytes(limits);
-  if (bytes == 0 || bytes > workspace.hopper_bytes) return false;
-  const hopper::KvPages pages{.keys = kv.keys(layer),
-                              .values = kv.values(layer),
-                              .key_sums = kv.sums(layer),
-                              .centroids = kv.centroids(layer),
-                              .centroid_block = shape.centroid_block,
-                              .num_pages = shape.num_pages,
-                              .page_tokens = shape.page_tokens,
-                              .kv_heads = shape.kv_heads,
-                              .head_dim = shape.head_dim};
+  if (!fits(hopper::prefill_workspace_bytes(limits), workspace)) return false;
   const hopper::Rows rows{.q = q.data,
                           .out = out.data,
                           .rows = host.rows,
@@ -61,12 +68,42 @@ bool launch_fast_tiles(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t 
                           .num_slices = host.slices,
                           .page_table = step.pages,
                           .table_stride = step.max_pages};
-  MOBIUS_CUDA(hopper::prefill_attention(pages, rows, limits, workspace.hopper, stream));
+  MOBIUS_CUDA(
+      hopper::prefill_attention(pages_of(kv, layer), rows, limits, workspace.hopper, stream));
+  return true;
+}
+
+/// Whether it took the slices of one row under MoBA. What it launches follows from the number of
+/// slices and the greatest top_k.
+bool launch_fast_singles(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t layer,
+                         const HostStep& host, const DeviceStep& step,
+                         const AttentionWorkspace& workspace, cudaStream_t stream) {
+  const KvShape& shape = kv.shape();
+  if (workspace.hopper_bytes == 0) return false;
+  const auto heads = static_cast<std::int32_t>(q.cols / shape.head_dim);
+  const hopper::Limits limits{.rows = host.slices,
+                              .num_slices = host.slices,
+                              .q_heads = heads,
+                              .kv_heads = shape.kv_heads,
+                              .head_dim = shape.head_dim,
+                              .top_k = host.single_top_k,
+                              .blocks = workspace.max_blocks};
+  if (!fits(hopper::decode_workspace_bytes(limits), workspace)) return false;
+  const hopper::Rows rows{.q = q.data,
+                          .out = out.data,
+                          .rows = host.slices,
+                          .q_heads = heads,
+                          .slices = step.hopper_singles + std::ptrdiff_t{layer} * host.slices,
+                          .num_slices = host.slices,
+                          .page_table = step.pages,
+                          .table_stride = step.max_pages};
+  MOBIUS_CUDA(
+      hopper::decode_attention(pages_of(kv, layer), rows, limits, workspace.hopper, stream));
   return true;
 }
 
 Parts lay_out(const KvShape& kv, std::int32_t heads, const StepLimits& limits,
-              TileKernels kernels) {
+              AttentionKernels kernels) {
   Parts parts;
   const auto place = [&parts](std::size_t bytes) {
     const std::size_t at = parts.end;
@@ -89,7 +126,7 @@ Parts lay_out(const KvShape& kv, std::int32_t heads, const StepLimits& limits,
             static_cast<std::size_t>(parts.words) * sizeof(std::uint32_t));
   parts.scores = place(static_cast<std::size_t>(parts.warps) * warp_bytes);
   parts.hopper = parts.end;
-  const hopper::Limits fast{
+  const hopper::Limits prefill{
       .rows = limits.max_rows,
       .num_slices = std::min(limits.max_sequences, 1024),
       .q_heads = heads,
@@ -98,20 +135,25 @@ Parts lay_out(const KvShape& kv, std::int32_t heads, const StepLimits& limits,
       .top_k = kPlannedTopK,
       .blocks = std::max(1, std::min(kv.num_pages, limits.max_sequences * parts.blocks)),
       .partial_bytes = kPartialBytes};
-  const bool wanted = kernels == TileKernels::hopper && takes_fast_kernels(kv);
-  place(wanted ? hopper::prefill_workspace_bytes(fast) : 0);
+  hopper::Limits decode = prefill;
+  decode.rows = decode.num_slices = limits.max_sequences;
+  decode.blocks = parts.blocks;
+  const bool wanted = kernels == AttentionKernels::hopper && takes_fast_kernels(kv);
+  place(wanted ? std::max(hopper::prefill_workspace_bytes(prefill),
+                          hopper::decode_workspace_bytes(decode))
+               : 0);
   return parts;
 }
 
 }  // namespace
 
 std::size_t attention_workspace_bytes(const KvShape& kv, std::int32_t heads,
-                                      const StepLimits& limits, TileKernels kernels) {
+                                      const StepLimits& limits, AttentionKernels kernels) {
   return lay_out(kv, heads, limits, kernels).end;
 }
 
 AttentionWorkspace lay_out_attention_workspace(void* memory, const KvShape& kv, std::int32_t heads,
-                                               const StepLimits& limits, TileKernels kernels) {
+                                               const StepLimits& limits, AttentionKernels kernels) {
   const Parts parts = lay_out(kv, heads, limits, kernels);
   auto* bytes = static_cast<std::byte*>(memory);
   return {.partial_out = reinterpret_cast<float*>(bytes + parts.out),
@@ -129,8 +171,10 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
                       const HostStep& host, const DeviceStep& step,
                       const AttentionWorkspace& workspace, bool fixed_grid, cudaStream_t stream) {
   const KvShape& shape = kv.shape();
-  const bool fast =
+  const bool fast_tiles =
       host.tiles > 0 && launch_fast_tiles(out, q, kv, layer, host, step, workspace, stream);
+  const bool fast_singles = host.single_top_k > 0 &&
+                            launch_fast_singles(out, q, kv, layer, host, step, workspace, stream);
   const AttentionCall call{
       .q = static_cast<const std::uint16_t*>(q.data),
       .out = static_cast<std::uint16_t*>(out.data),
@@ -146,10 +190,13 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
       .centroid_block = shape.centroid_block,
       .layer = layer,
       .num_layers = shape.num_layers,
-      .tiles = fast ? 0 : host.tiles,
+      .tiles = fast_tiles ? 0 : host.tiles,
       .single = host.single,
+      .skip_sparse_singles = fast_singles,
   };
-  if (host.moba && call.tiles + call.single > 0) launch_gate(call, shape.head_dim, stream);
+  const bool sparse_tiles = host.top_k > 0 && call.tiles > 0;
+  const bool sparse_singles = host.single_top_k > 0 && !fast_singles;
+  if (sparse_tiles || sparse_singles) launch_gate(call, shape.head_dim, stream);
   if (call.tiles > 0) launch_tiles(call, shape.head_dim, stream);
   if (host.single > 0) {
     const std::int64_t items = std::int64_t{host.single_spans} * shape.kv_heads;

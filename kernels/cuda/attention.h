@@ -12,7 +12,7 @@ namespace mobius {
 
 /// What computes slices of several rows. The fast kernels (kernels/cuda/hopper) take heads of 64
 /// and 128 on pages of a multiple of 64; other shapes take the plain ones in any case.
-enum class TileKernels : std::uint8_t { plain, hopper };
+enum class AttentionKernels : std::uint8_t { plain, hopper };
 
 /// Scratch memory of attention, laid out for the largest step.
 struct AttentionWorkspace {
@@ -35,9 +35,9 @@ struct AttentionWorkspace {
 
 /// Bytes of the workspace, and its parts laid out from `memory` (256-byte aligned).
 std::size_t attention_workspace_bytes(const KvShape& kv, std::int32_t heads,
-                                      const StepLimits& limits, TileKernels kernels);
+                                      const StepLimits& limits, AttentionKernels kernels);
 AttentionWorkspace lay_out_attention_workspace(void* memory, const KvShape& kv, std::int32_t heads,
-                                               const StepLimits& limits, TileKernels kernels);
+                                               const StepLimits& limits, AttentionKernels kernels);
 
 /// What one call of attention works on. q and out are [R, heads * D] bf16.
 struct AttentionCall {
@@ -55,8 +55,9 @@ struct AttentionCall {
   std::int32_t centroid_block = 0;
   std::int32_t layer = 0;
   std::int32_t num_layers = 0;
-  std::int32_t tiles = 0;   ///< of slices with several rows
-  std::int32_t single = 0;  ///< slices of one row
+  std::int32_t tiles = 0;            ///< of slices with several rows
+  std::int32_t single = 0;           ///< slices of one row
+  bool skip_sparse_singles = false;  ///< another kernel takes those under MoBA
 };
 
 /// Backend::attention for a step that fits. `fixed_grid`: launches must not follow from the

@@ -92,18 +92,20 @@ __global__ void __launch_bounds__(kGateWarps * 32)
   for (int unit = warp; unit < groups * call.kv_heads; unit += warps) {
     const int kv_head = unit % call.kv_heads;
     const int group = unit / call.kv_heads;
+    const bool single = group >= call.tiles * kTileWarps;
     int slice = 0;
     int first_query = 0;
-    if (group < call.tiles * kTileWarps) {
-      const int tile = group / kTileWarps;
-      slice = call.step.tiles[2 * tile];
-      first_query = call.step.tiles[2 * tile + 1] + group % kTileWarps * queries;
+    if (!single) {
+      const std::int32_t* tile = call.step.tiles + 2 * (group / kTileWarps);
+      slice = tile[0];
+      first_query = tile[1] + group % kTileWarps * queries;
     } else {
       slice = call.step.row_slice[call.step.single_rows[group - call.tiles * kTileWarps]];
     }
     const int last_query = min(first_query + queries, call.step.num_rows[slice]) - 1;
     const int block = block_at(call, slice);
     if (block == 0 || first_query > last_query) continue;
+    if (single && call.skip_sparse_singles) continue;
     const WarpRow top = warp_row(call, slice, first_query, kv_head, lane / 4);
     const WarpRow bottom = warp_row(call, slice, first_query, kv_head, lane / 4 + 8);
     QueryFragments<D> q;

@@ -42,6 +42,8 @@ __global__ void __launch_bounds__(kTileWarps * 32)
     const int slice = call.step.row_slice[call.step.single_rows[span.single]];
     const WarpRow rows[2] = {warp_row(call, slice, 0, kv_head, lane / 4),
                              warp_row(call, slice, 0, kv_head, lane / 4 + 8)};
+    const int block = block_at(call, slice);
+    if (block > 0 && call.skip_sparse_singles) continue;
     const int position = call.step.first_position[slice];
     const int length = span_keys(position + 1);
     const int begin = span.index * length;
@@ -51,7 +53,6 @@ __global__ void __launch_bounds__(kTileWarps * 32)
     const SequenceReader<D> sequence(call, slice, kv_head, position + 1);
     SoftmaxRows<D> state;
     state.clear();
-    const int block = block_at(call, slice);
     for (int key = begin + warp * kTileKeys; key < end; key += kTileWarps * kTileKeys) {
       int limits[2][2];
       bool any = false;
@@ -122,6 +123,8 @@ __global__ void merge_kernel(const __grid_constant__ AttentionCall call) {
   const int single = static_cast<int>(blockIdx.x);
   const int head = static_cast<int>(blockIdx.y);
   const int d = static_cast<int>(threadIdx.x);
+  const std::int64_t row = call.step.single_rows[single];
+  if (call.skip_sparse_singles && block_at(call, call.step.row_slice[row]) > 0) return;
   const int spans = call.step.single_spans[single + 1] - call.step.single_spans[single];
   const std::int64_t from = (std::int64_t{single} * call.heads + head) * kMaxSpans;
   const float* state = call.workspace.partial_state + 2 * from;
@@ -137,7 +140,6 @@ __global__ void merge_kernel(const __grid_constant__ AttentionCall call) {
     value += weights[i] * values[std::int64_t{i} * D];
     sum += weights[i] * state[2 * i + 1];
   }
-  const std::int64_t row = call.step.single_rows[single];
   const __nv_bfloat16 rounded = __float2bfloat16_rn(value / sum);
   call.out[(row * call.heads + head) * D + d] = reinterpret_cast<const std::uint16_t&>(rounded);
 }

@@ -63,11 +63,11 @@ std::uint64_t bits_of(const void* pointer) {
   return reinterpret_cast<std::uintptr_t>(pointer);
 }
 
-/// MOBIUS_CUDA_ATTENTION=hopper asks for the kernels of kernels/cuda/hopper in prefill.
-TileKernels chosen_tile_kernels() {
+/// MOBIUS_CUDA_ATTENTION=hopper asks for the kernels of kernels/cuda/hopper.
+AttentionKernels chosen_attention_kernels() {
   const char* asked = std::getenv("MOBIUS_CUDA_ATTENTION");
-  if (asked == nullptr || std::string_view(asked) == "plain") return TileKernels::plain;
-  if (std::string_view(asked) == "hopper") return TileKernels::hopper;
+  if (asked == nullptr || std::string_view(asked) == "plain") return AttentionKernels::plain;
+  if (std::string_view(asked) == "hopper") return AttentionKernels::hopper;
   throw std::runtime_error("MOBIUS_CUDA_ATTENTION is \"" + std::string(asked) +
                            "\", must be plain or hopper");
 }
@@ -150,7 +150,7 @@ class CudaBackend final : public Backend {
   std::size_t workspace_bytes(const ModelShape& model, const KvShape& kv,
                               const StepLimits& limits) const override {
     check_model(model, kv);
-    return attention_workspace_bytes(kv, model.heads, limits, tile_kernels_) +
+    return attention_workspace_bytes(kv, model.heads, limits, attention_kernels_) +
            StepUploader::device_bytes(limits, kv) +
            CudaSampler::device_bytes(sampled_rows(limits), model.vocab) +
            CudaMatmul::kWorkspaceBytes;
@@ -165,10 +165,10 @@ class CudaBackend final : public Backend {
     matmul_.choose(limits.max_rows);
     attention_memory_ = nullptr;
     attention_memory_ =
-        allocate_device(attention_workspace_bytes(kv, model.heads, limits, tile_kernels_),
+        allocate_device(attention_workspace_bytes(kv, model.heads, limits, attention_kernels_),
                         "the attention's workspace");
     attention_ = lay_out_attention_workspace(attention_memory_.get(), kv, model.heads, limits,
-                                             tile_kernels_);
+                                             attention_kernels_);
     step_.reset();
     step_.emplace(limits, kv, model.heads);
     sampler_.reset();
@@ -187,9 +187,11 @@ class CudaBackend final : public Backend {
     step_->upload(step, stream_);
     const HostStep& host = step_->host();
     if (host.single > 0 && host.single == host.rows) {
-      log_.begin_replayable(static_cast<std::uint64_t>(host.rows) << 33 |
-                            static_cast<std::uint64_t>(host.logit_rows) << 1 |
-                            (host.moba ? 1U : 0U));
+      // Launches follow from how many rows there are, and from the greatest top_k under MoBA.
+      constexpr std::int32_t kMostTopK = (1 << 24) - 1;  // of no effect beyond
+      log_.begin_replayable(static_cast<std::uint64_t>(host.rows) << 44 |
+                            static_cast<std::uint64_t>(host.logit_rows) << 24 |
+                            static_cast<std::uint64_t>(std::min(host.single_top_k, kMostTopK)));
     } else {
       log_.begin_immediate();
     }
@@ -361,7 +363,7 @@ class CudaBackend final : public Backend {
   }
 
   int device_ = 0;
-  TileKernels tile_kernels_ = chosen_tile_kernels();
+  AttentionKernels attention_kernels_ = chosen_attention_kernels();
   CudaStream stream_;
   OperationLog log_;
   CudaMatmul matmul_;

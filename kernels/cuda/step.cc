@@ -51,8 +51,10 @@ StepUploader::Layout StepUploader::lay_out(std::int32_t rows, const StepLimits& 
   layout.tiles = place(2 * r);
   layout.single_rows = place(s);
   layout.single_spans = place(s + 1);
-  layout.hopper_slices =
-      place(static_cast<std::size_t>(layers) * s * sizeof(hopper::Slice) / sizeof(std::int32_t));
+  const std::size_t hopper_slices =
+      static_cast<std::size_t>(layers) * s * sizeof(hopper::Slice) / sizeof(std::int32_t);
+  layout.hopper_slices = place(hopper_slices);
+  layout.hopper_singles = place(hopper_slices);
   return layout;
 }
 
@@ -126,22 +128,26 @@ void StepUploader::fill(const StepView& step, const Layout& layout, std::int32_t
     at[layout.policy_block + s] = moba ? slice.policy.block : 0;
     at[layout.policy_top_k + s] = slice.policy.top_k;
     at[layout.full_last_layers + s] = slice.full_attention_last_layers;
-    host_.moba = host_.moba || moba;
     host_.longest = std::max(host_.longest, end);
-    if (moba && slice.num_rows > 1) {
+    if (moba && slice.num_rows == 1) {
+      host_.single_top_k = std::max(host_.single_top_k, slice.policy.top_k);
+    } else if (moba) {
       host_.top_k = std::max(host_.top_k, slice.policy.top_k);
       host_.moba_blocks += (end - 1) / slice.policy.block;
     }
     auto* hopper_slices = reinterpret_cast<hopper::Slice*>(at + layout.hopper_slices);
+    auto* hopper_singles = reinterpret_cast<hopper::Slice*>(at + layout.hopper_singles);
     for (std::int32_t layer = 0; layer < kv_.num_layers; ++layer) {
       const AttentionPolicy policy = slice.policy_at(layer, kv_.num_layers);
-      hopper_slices[layer * host_.slices + s] = {
-          slice.first_row,
-          slice.num_rows > 1 ? slice.num_rows : 0,
-          slice.first_position,
-          s,
-          policy.mode == AttentionMode::moba ? policy.block : 0,
-          policy.top_k};
+      const bool sparse = policy.mode == AttentionMode::moba;
+      hopper::Slice entry{slice.first_row,           slice.num_rows, slice.first_position, s,
+                          sparse ? policy.block : 0, policy.top_k};
+      const std::ptrdiff_t index = std::ptrdiff_t{layer} * host_.slices + s;
+      const bool single = slice.num_rows == 1;
+      entry.num_rows = single ? 0 : slice.num_rows;
+      hopper_slices[index] = entry;
+      entry.num_rows = single && sparse ? 1 : 0;
+      hopper_singles[index] = entry;
     }
     for (std::int32_t i = 0; i < slice.num_rows; ++i) {
       at[layout.positions + slice.first_row + i] = slice.first_position + i;

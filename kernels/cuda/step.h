@@ -38,9 +38,10 @@ struct DeviceStep {
   /// ... and on slices of one row: their rows [num_single], and [num_single + 1] spans before each.
   const std::int32_t* single_rows = nullptr;
   const std::int32_t* single_spans = nullptr;
-  /// [layers, S]: slices of several rows as kernels/cuda/hopper takes them, with the policy at the
-  /// layer; those of one row have 0 rows here.
+  /// [layers, S] each: slices as kernels/cuda/hopper takes them, with the policy at the layer. In
+  /// the first, those of one row have 0 rows; in the second, all but those of one row under MoBA.
   const hopper::Slice* hopper_slices = nullptr;
+  const hopper::Slice* hopper_singles = nullptr;
 };
 
 /// What the host knows of the same step, and launches follow from.
@@ -52,10 +53,10 @@ struct HostStep {
   std::int32_t tiles = 0;
   std::int32_t single = 0;
   std::int32_t single_spans = 0;
-  bool moba = false;             ///< a slice of the step is sparse in some layer
-  std::int32_t top_k = 0;        ///< the greatest of MoBA slices with several rows
-  std::int64_t moba_blocks = 0;  ///< complete blocks before the last row's own, over such slices
-  std::int32_t longest = 0;      ///< tokens of the longest sequence, this step's included
+  std::int32_t top_k = 0;         ///< the greatest of MoBA slices with several rows
+  std::int32_t single_top_k = 0;  ///< ... with one row
+  std::int64_t moba_blocks = 0;   ///< complete blocks before the last row's own, over such slices
+  std::int32_t longest = 0;       ///< tokens of the longest sequence, this step's included
 };
 
 /// Attention works in tiles of kTileWarps warps, each with 16 rows: the query heads of one KV head
@@ -105,7 +106,8 @@ class StepUploader {
     std::size_t tokens = 0, positions = 0, row_slice = 0, logit_rows = 0;
     std::size_t first_row = 0, num_rows = 0, first_position = 0;
     std::size_t policy_block = 0, policy_top_k = 0, full_last_layers = 0;
-    std::size_t segments = 0, tiles = 0, single_rows = 0, single_spans = 0, hopper_slices = 0;
+    std::size_t segments = 0, tiles = 0, single_rows = 0, single_spans = 0, hopper_slices = 0,
+                hopper_singles = 0;
     std::size_t end = 0;  ///< all in int32 elements
   };
   static Layout lay_out(std::int32_t rows, const StepLimits& limits, std::int32_t layers);

@@ -141,12 +141,13 @@ struct Setup {
   AttentionSizes sizes;
   AttentionPolicy policy;
   std::int32_t tokens = 0;
-  TileKernels kernels = TileKernels::plain;
+  AttentionKernels kernels = AttentionKernels::plain;
 };
 
 std::string name_of(const Setup& setup) {
   return name_of_sizes(setup.sizes) + ", " + std::to_string(setup.tokens) + " tokens, " +
-         name_of_policy(setup.policy) + (setup.kernels == TileKernels::hopper ? ", hopper" : "");
+         name_of_policy(setup.policy) +
+         (setup.kernels == AttentionKernels::hopper ? ", hopper" : "");
 }
 
 StepLimits limits_of(std::int32_t rows, std::int32_t context) {
@@ -242,7 +243,7 @@ void run_attention_cases(const Options& options, Report& report) {
       {{8, 8, 128, 16, 16}, moba(16, 3), 200}, {{14, 2, 64, 128, 128}, moba(128, 2), 600},
   };
   for (const Setup& setup : setups) cutting_cases(setup, report);
-  for (const TileKernels kernels : {TileKernels::plain, TileKernels::hopper}) {
+  for (const AttentionKernels kernels : {AttentionKernels::plain, AttentionKernels::hopper}) {
     cutting_cases({{8, 2, 128, 128, 0}, full, 700, kernels}, report);
     cutting_cases({{8, 2, 128, 64, 128}, moba(128, 3), 900, kernels}, report);
     cutting_cases({{8, 2, 64, 64, 0}, moba(64, 4), 900, kernels}, report);

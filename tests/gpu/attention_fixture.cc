@@ -19,7 +19,7 @@ KvShape shape_of(const AttentionSizes& sizes, std::int32_t num_pages) {
 }  // namespace
 
 AttentionFixture::AttentionFixture(const AttentionSizes& sizes_in, const StepLimits& limits,
-                                   std::int32_t num_pages, TileKernels kernels)
+                                   std::int32_t num_pages, AttentionKernels kernels)
     : sizes(sizes_in), limits_(limits) {
   const KvShape shape = shape_of(sizes, num_pages);
   pool_.emplace(shape);

@@ -45,7 +45,7 @@ struct TestSlice {
 class AttentionFixture {
  public:
   AttentionFixture(const AttentionSizes& sizes, const StepLimits& limits, std::int32_t num_pages,
-                   TileKernels kernels);
+                   AttentionKernels kernels);
 
   TestSequence make_sequence(std::int32_t tokens, const AttentionPolicy& policy,
                              std::uint64_t seed);
