@@ -61,7 +61,7 @@ bool Scheduler::before(const Entry* a, const Entry* b) {
 /// The order in which waiting sequences are admitted.
 bool Scheduler::in_turn(const Entry* a, const Entry* b) {
   const auto key = [](const Entry* entry) {
-    return std::tuple(!entry->promoted, entry->priority, !entry->preempted,
+    return std::tuple(!entry->promoted, entry->priority, !entry->resumes,
                       entry->client->second.served, entry->id);
   };
   return key(a) < key(b);
@@ -167,7 +167,7 @@ bool Scheduler::make_room(Entry& entry) {
   if (fits(entry, victims_)) return true;
   for (Entry* other : running_) {
     const bool less = !other->promoted && other->priority > entry.priority;
-    if (less || other->overtook == entry.id) victims_.push_back(other);
+    if (less || (other->overtook && before(&entry, other))) victims_.push_back(other);
   }
   if (victims_.empty() || !fits(entry, victims_)) return false;
   for (std::size_t i = 0; i < victims_.size();) {
@@ -204,7 +204,7 @@ void Scheduler::overtake(const Entry& blocked) {
   for (Entry* entry : std::span(candidates_).first(static_cast<std::size_t>(some))) {
     const bool shorter = std::int64_t{entry->known()} * kShorter <= blocked.known();
     if (!shorter || !fits(*entry, {})) continue;
-    entry->overtook = blocked.id;
+    entry->overtook = true;
     start(*entry);
   }
 }
@@ -214,14 +214,15 @@ void Scheduler::start(Entry& entry) {
   entry.running = true;
   insert_sorted(running_, &entry, before);
   entry.computed = entry.pages.reuse(tokens(entry)) * limits_.page_tokens;
-  if (!entry.preempted) entry.client->second.served += entry.prompt - entry.computed;
+  if (!std::exchange(entry.charged, true)) {
+    entry.client->second.served += entry.prompt - entry.computed;
+  }
 }
 
 void Scheduler::preempt(Entry& entry) {
   std::erase(running_, &entry);
   entry.running = false;
-  entry.preempted = true;
-  entry.overtook = -1;
+  entry.resumes = !std::exchange(entry.overtook, false);
   entry.pages.clear();
   entry.computed = 0;
   ++preemptions_;

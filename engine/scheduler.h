@@ -120,8 +120,9 @@ class Scheduler {
     ClientShares::Handle client;
     bool running = false;
     bool promoted = false;     // waited longest when it was its turn: before all others for life
-    bool preempted = false;    // has run before
-    SequenceId overtook = -1;  // waited when this one was admitted before it
+    bool charged = false;      // its prompt counts among what its client has had
+    bool resumes = false;      // was preempted: before others of its kind that have not begun
+    bool overtook = false;     // was admitted before somebody for whom there was no room
     std::int32_t granted = 0;  // scratch of plan_prefills
     SequencePages pages;
 
