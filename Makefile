@@ -5,6 +5,7 @@ PRESET ?= release
 JOBS ?= $(shell nproc)
 BUILD := build/$(PRESET)
 MODEL := models/cache/tiny
+SINCE ?=
 SOURCES = $(shell git ls-files '*.h' '*.cc' '*.cu' '*.cuh')
 
 .PHONY: help configure server build demo serve test check-format lint format bench clean
@@ -13,7 +14,7 @@ help:
 	@echo "make demo               answer a question about a long document, start to end"
 	@echo "make serve CONFIG=FILE  run the server until Ctrl-C (default $(CONFIG))"
 	@echo "make test               build and run all tests (PRESET=release, debug or tsan)"
-	@echo "make lint               formatting and static checks"
+	@echo "make lint               formatting and static checks (SINCE=COMMIT: of what changed since)"
 	@echo "make bench              the benchmarks of this machine, results in tests/bench/results/"
 
 configure:
@@ -48,7 +49,7 @@ check-format:
 
 lint: check-format
 	@docker/install-dependencies.sh build
-	@tests/lint.sh $(BUILD)
+	@tests/lint.sh $(BUILD) $(SINCE)
 
 format:
 	@docker/install-dependencies.sh lint

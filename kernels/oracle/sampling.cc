@@ -52,6 +52,7 @@ std::vector<OracleCandidate> oracle_distribution(std::span<const float> logits,
   if (params.temperature == 0.0F) return {{candidates.front().token, 1.0}};
 
   std::vector<double> scaled;
+  scaled.reserve(candidates.size());
   for (const OracleCandidate& candidate : candidates) {
     scaled.push_back(candidate.probability / double{params.temperature});
   }
