@@ -13,7 +13,11 @@ cmake --build $build
 if [ "${1:-}" = --sanitize ]; then
   shift
   compute-sanitizer --tool memcheck --leak-check full --error-exitcode 2 $build/gpu_test --small "$@"
-  exec compute-sanitizer --tool racecheck --error-exitcode 2 $build/gpu_test --small "$@"
+  # Not matmul: nothing of ours runs there but a hash and a count, and the library's kernels take long.
+  for group in ops sampling backend attention; do
+    compute-sanitizer --tool racecheck --error-exitcode 2 $build/gpu_test --small --filter $group
+  done
+  exit 0
 fi
 results=${MOBIUS_GPU_RESULTS:-tests/gpu/results}
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
