@@ -1,6 +1,7 @@
 #include "kernels/attention.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 namespace mobius {
 
@@ -12,6 +13,28 @@ std::string validate(const AttentionPolicy& policy, std::int32_t page_tokens) {
   }
   if (policy.top_k < 1) return "top_k is " + std::to_string(policy.top_k) + ", must be at least 1";
   return {};
+}
+
+void check_slices(std::span<const SequenceSlice> slices, const KvShape& shape, std::int64_t rows) {
+  const auto require = [](bool holds, const char* what) {
+    if (!holds) throw std::invalid_argument(what);
+  };
+  std::int64_t covered = 0;
+  for (const SequenceSlice& slice : slices) {
+    require(slice.first_row == covered, "slices must cover the rows in order");
+    require(slice.num_rows > 0 && slice.first_position >= 0, "slice without rows or position");
+    covered += slice.num_rows;
+    const std::int64_t tokens = std::int64_t{slice.first_position} + slice.num_rows;
+    const std::int64_t pages = (tokens + shape.page_tokens - 1) / shape.page_tokens;
+    require(static_cast<std::int64_t>(slice.pages.size()) >= pages, "slice has too few pages");
+    for (const PageId page : slice.pages) {
+      require(page >= 0 && page < shape.num_pages, "page id out of range");
+    }
+    if (const std::string wrong = validate(slice.policy, shape.page_tokens); !wrong.empty()) {
+      throw std::invalid_argument(wrong);
+    }
+  }
+  require(covered == rows, "slices do not cover the rows");
 }
 
 BlockReads count_block_reads(const AttentionPolicy& policy, std::int64_t first, std::int64_t count,

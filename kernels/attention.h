@@ -66,6 +66,10 @@ struct SequenceSlice {
   }
 };
 
+/// Checks that slices fit a cache: they cover `rows` rows in order and without gaps, each has the
+/// pages it needs, page ids exist, policies are valid. Throws std::invalid_argument.
+void check_slices(std::span<const SequenceSlice> slices, const KvShape& shape, std::int64_t rows);
+
 /// How much of the cache queries read. Follows from positions alone (every query attends
 /// min(top_k, blocks up to its own) blocks), so no backend has to count.
 struct BlockReads {

@@ -122,7 +122,7 @@ std::int32_t check(Tensor out, Tensor q, const CpuKvPool& kv, std::int32_t layer
   require(q.dtype == shape.dtype && out.dtype == shape.dtype, "q and out must have the KV type");
   require(q.rows == out.rows && q.cols == out.cols, "q and out differ in shape");
   require(q.cols > 0 && q.cols % kv_columns == 0, "q's columns are no multiple of the KV heads'");
-  check_step(step, shape, q.rows);
+  check_slices(step.slices, shape, q.rows);
   return static_cast<std::int32_t>(q.cols / kv_columns);
 }
 

@@ -296,25 +296,6 @@ CpuKvPool::~CpuKvPool() {
   munmap(memory_, bytes_);
 }
 
-void check_step(const StepView& step, const KvShape& shape, std::int64_t rows) {
-  std::int64_t covered = 0;
-  for (const SequenceSlice& slice : step.slices) {
-    require(slice.first_row == covered, "slices must cover the rows in order");
-    require(slice.num_rows > 0 && slice.first_position >= 0, "slice without rows or position");
-    covered += slice.num_rows;
-    const std::int64_t tokens = static_cast<std::int64_t>(slice.first_position) + slice.num_rows;
-    const std::int64_t pages = (tokens + shape.page_tokens - 1) / shape.page_tokens;
-    require(static_cast<std::int64_t>(slice.pages.size()) >= pages, "slice has too few pages");
-    for (const PageId page : slice.pages) {
-      require(page >= 0 && page < shape.num_pages, "page id out of range");
-    }
-    if (const std::string wrong = validate(slice.policy, shape.page_tokens); !wrong.empty()) {
-      throw std::invalid_argument(wrong);
-    }
-  }
-  require(covered == rows, "slices do not cover the tensors' rows");
-}
-
 void rope_append(Tensor q_out, Tensor qkv, CpuKvPool& kv, std::int32_t layer,
                  std::span<const float> inverse_frequencies, const StepView& step,
                  ThreadPool& threads) {
@@ -329,7 +310,7 @@ void rope_append(Tensor q_out, Tensor qkv, CpuKvPool& kv, std::int32_t layer,
   require(qkv.cols == q_out.cols + 2 * kv_columns, "qkv's columns do not fit q_out's");
   require(inverse_frequencies.size() == static_cast<std::size_t>(shape.head_dim / 2),
           "inverse_frequencies must have head_dim / 2 values");
-  check_step(step, shape, q_out.rows);
+  check_slices(step.slices, shape, q_out.rows);
 
   Append append{static_cast<float*>(qkv.data),
                 q_out.data,

@@ -78,8 +78,4 @@ void rope_append(Tensor q_out, Tensor qkv, CpuKvPool& kv, std::int32_t layer,
 void block_centroid(void* centroid, const CpuKvPool& kv, std::int32_t layer, std::int32_t kv_head,
                     std::span<const PageId> pages, std::int32_t block, std::int64_t block_index);
 
-/// Checks that the step fits the pool: slices cover `rows` rows in order and without gaps, each has
-/// the pages it needs, page ids exist, policies are valid. Throws std::invalid_argument.
-void check_step(const StepView& step, const KvShape& shape, std::int64_t rows);
-
 }  // namespace mobius
