@@ -142,6 +142,16 @@ SampledToken SimulatedRunner::sample(const StepView& view, std::int32_t logit_ro
     } else {
       token.token = draw(hash, row.params->seed, row.generated.size(), info_.vocab_size);
     }
+    const auto allowed = [&row](std::int32_t id) {
+      return (row.allowed[static_cast<std::size_t>(id) / 32] >> (id % 32) & 1U) != 0;
+    };
+    if (!row.allowed.empty()) {
+      const std::int32_t drawn = token.token;
+      while (!allowed(token.token)) {
+        token.token = (token.token + 1) % info_.vocab_size;
+        require(token.token != drawn, "no token is allowed");
+      }
+    }
     if (row.params->top_logprobs >= 0) token.logprob = -0.5F;
     for (std::int32_t i = 0; i < row.params->top_logprobs; ++i) {
       token.top.push_back({i, -static_cast<float>(i + 1)});
