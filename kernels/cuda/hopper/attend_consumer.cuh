@@ -336,6 +336,7 @@ __global__ void __launch_bounds__(kAttendThreads, 1)
     }
     barrier_init_fence();
   }
+  join_chain();
   __syncthreads();
   const int group = static_cast<int>(threadIdx.x / 128);
   if (group == 0) {
