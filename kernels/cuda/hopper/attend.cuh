@@ -35,17 +35,18 @@ struct AttendParams {
 template <int kDim>
 struct AttendShared {
   static constexpr int kStages = 2;
+  static constexpr int kItems = 4;  ///< items known ahead
   alignas(1024) std::uint8_t q[2][kTileRows * kDim * 2];
   alignas(1024) std::uint8_t k[kStages][kTileKeys * kDim * 2];
   alignas(1024) std::uint8_t v[kStages][kTileKeys * kDim * 2];
   std::uint32_t target[2][kTileRows];  ///< where a row's result goes, in vectors of d
-  WorkItem item[2];
-  std::uint64_t item_full[2], item_empty[2], q_full[2];
+  WorkItem item[kItems];
+  std::uint64_t item_full[kItems], item_empty[kItems], q_full[2], q_empty[2];
   std::uint64_t k_full[kStages], k_empty[kStages], v_full[kStages], v_empty[kStages];
 };
 
-constexpr int kProducerRegisters = 40;
-constexpr int kConsumerRegisters = 232;
+constexpr int kProducerRegisters = 56;
+constexpr int kConsumerRegisters = 224;
 constexpr int kQueryLoaders = 64;
 constexpr int kAttendThreads = 384;
 
@@ -67,9 +68,10 @@ template <int kDim>
 __device__ __forceinline__ void schedule(const AttendParams& p, AttendShared<kDim>& s) {
   const int contiguous = p.totals->contiguous_items;
   const int items = contiguous + p.totals->listed_items;
-  Ring<2> ring;
+  Ring<AttendShared<kDim>::kItems> ring;
+  // The first item by rank, so that it waits for no counter.
+  int next = static_cast<int>(blockIdx.x);
   while (true) {
-    const int next = atomicAdd(&p.totals->next_item, 1);
     WorkItem item{};
     if (next < items) item = next < contiguous ? p.contiguous[next] : p.listed[next - contiguous];
     barrier_wait(&s.item_empty[ring.index], ring.phase ^ 1);
@@ -77,49 +79,80 @@ __device__ __forceinline__ void schedule(const AttendParams& p, AttendShared<kDi
     barrier_arrive(&s.item_full[ring.index]);
     if (item.count == 0) return;
     ring.next();
+    next = static_cast<int>(gridDim.x) + atomicAdd(&p.totals->next_item, 1);
   }
 }
 
-/// One warp: keys and values, last tile first, so that what needs a mask comes first.
+/// Reads the next item. Every thread that reads items calls it for each, the last (empty) one
+/// included, and the slot is free again when all have.
+template <int kDim>
+__device__ __forceinline__ WorkItem take_item(AttendShared<kDim>& s,
+                                              Ring<AttendShared<kDim>::kItems>& ring) {
+  barrier_wait(&s.item_full[ring.index], ring.phase);
+  const WorkItem item = s.item[ring.index];
+  barrier_arrive(&s.item_empty[ring.index]);
+  ring.next();
+  return item;
+}
+
+/// The page ids of 32 units of 64 tokens of an item, one per lane.
+struct PageWindow {
+  std::int32_t first;  ///< unit of lane 0
+  std::int32_t page;
+
+  __device__ __forceinline__ void load(const AttendParams& p, const WorkItem& item, int last) {
+    const int item_first = item.keys_begin / kHalfKeys;
+    const int item_last = (item.keys_end - 1) / kHalfKeys;
+    first = max(last - 31, item_first);
+    const int unit = min(first + static_cast<int>(threadIdx.x & 31), item_last);
+    page = p.page_table[static_cast<std::int64_t>(item.table_row) * p.table_stride +
+                        unit / (p.page_tokens / kHalfKeys)];
+  }
+};
+
+/// One warp: keys and values, last tile first, so that what needs a mask comes first. The next
+/// item's page ids are fetched while this one's keys travel.
 template <int kDim>
 __device__ __forceinline__ void load_keys(const AttendParams& p, AttendShared<kDim>& s,
                                           const CUtensorMap* k_map, const CUtensorMap* v_map) {
   const int lane = static_cast<int>(threadIdx.x & 31);
   const int group = p.q_heads / p.kv_heads;
-  Ring<2> ring;
+  const int page_units = p.page_tokens / kHalfKeys;
+  // Boxes of 128 keys where pages are multiples of that, else a tile is two boxes.
+  const bool whole = p.box_rows == kTileKeys;
+  const auto top_unit = [](const WorkItem& item) {
+    const int first = item.keys_begin / kHalfKeys;
+    return first + (((item.keys_end - 1) / kHalfKeys - first) & ~1);
+  };
+  Ring<AttendShared<kDim>::kItems> ring;
   Ring<AttendShared<kDim>::kStages> stage;
-  while (true) {
-    barrier_wait(&s.item_full[ring.index], ring.phase);
-    const WorkItem item = s.item[ring.index];
-    if (item.count == 0) return;
-    barrier_arrive(&s.item_empty[ring.index]);
-    const std::int32_t* pages =
-        p.page_table + static_cast<std::int64_t>(item.table_row) * p.table_stride;
+  WorkItem item = take_item(s, ring);
+  PageWindow window{};
+  if (item.count != 0) window.load(p, item, top_unit(item) + 1);
+  while (item.count != 0) {
+    const WorkItem next = take_item(s, ring);
+    PageWindow next_window{};
+    if (next.count != 0) next_window.load(p, next, top_unit(next) + 1);
     const int kv_head = item.destination == Destination::listed ? item.head : item.head / group;
     const int first_unit = item.keys_begin / kHalfKeys;
     const int last_unit = (item.keys_end - 1) / kHalfKeys;
-    int rows = 0;
-    int window = 0x7FFFFFFF;  // lane i holds the row of unit window + i
-    for (int unit = first_unit + ((last_unit - first_unit) & ~1); unit >= first_unit; unit -= 2) {
-      if (unit < window) {
-        window = unit - 30 > first_unit ? unit - 30 : first_unit;
-        int mine = window + lane;
-        mine = mine < last_unit ? mine : last_unit;
-        const int token = mine * kHalfKeys;
-        rows = (pages[token / p.page_tokens] * p.kv_heads + kv_head) * p.page_tokens +
-               token % p.page_tokens;
+    for (int unit = top_unit(item); unit >= first_unit; unit -= 2) {
+      if (unit < window.first) window.load(p, item, unit + 1);
+      int row[2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        // Past the last unit, which the item's mask hides: the last one again.
+        const int at = min(unit + half, last_unit);
+        const int page = __shfl_sync(0xFFFFFFFFu, window.page, at - window.first);
+        row[half] = (page * p.kv_heads + kv_head) * p.page_tokens + at % page_units * kHalfKeys;
       }
-      const int row0 = __shfl_sync(0xFFFFFFFFu, rows, unit - window);
-      const int row1 = __shfl_sync(0xFFFFFFFFu, rows, unit + 1 - window);
       if (lane == 0) {
-        // Boxes of 128 keys where pages are multiples of that, else a tile is two boxes.
-        const bool whole = p.box_rows == kTileKeys;
         const auto load = [&](std::uint8_t* tile, const CUtensorMap* map, std::uint64_t* full) {
           barrier_expect(full, kTileKeys * kDim * 2);
           for (int half = 0; half < kDim / 64; ++half) {
             std::uint8_t* dst = tile + half * kTileKeys * 128;
-            tma_load(dst, map, half * 64, row0, full);
-            if (!whole) tma_load(dst + kHalfKeys * 128, map, half * 64, row1, full);
+            tma_load(dst, map, half * 64, row[0], full);
+            if (!whole) tma_load(dst + kHalfKeys * 128, map, half * 64, row[1], full);
           }
         };
         barrier_wait(&s.k_empty[stage.index], stage.phase ^ 1);
@@ -130,7 +163,8 @@ __device__ __forceinline__ void load_keys(const AttendParams& p, AttendShared<kD
       stage.next();
       __syncwarp();
     }
-    ring.next();
+    item = next;
+    window = next_window;
   }
 }
 
@@ -141,12 +175,13 @@ __device__ __forceinline__ void load_queries(const AttendParams& p, AttendShared
   constexpr int kRowsAtOnce = 32 / kChunks;  // rows per warp instruction
   const int lane = static_cast<int>(threadIdx.x & 31);
   const int warp_row = (static_cast<int>(threadIdx.x >> 5) & 1) * 64;
-  Ring<2> ring;
+  Ring<AttendShared<kDim>::kItems> ring;
+  Ring<2> buffer;
   while (true) {
-    barrier_wait(&s.item_full[ring.index], ring.phase);
-    const WorkItem item = s.item[ring.index];
+    const WorkItem item = take_item(s, ring);
     if (item.count == 0) return;
-    const std::uint32_t tile = smem_address(s.q[ring.index]);
+    barrier_wait(&s.q_empty[buffer.index], buffer.phase ^ 1);
+    const std::uint32_t tile = smem_address(s.q[buffer.index]);
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
       const int mine = warp_row + part * 32 + lane;
@@ -167,7 +202,7 @@ __device__ __forceinline__ void load_queries(const AttendParams& p, AttendShared
                   : ((row - p.first_row) * p.pass_heads + (item.head - p.first_head)) * p.slots +
                         (p.slots - 1);
         }
-        s.target[ring.index][mine] = target;
+        s.target[buffer.index][mine] = target;
       }
 #pragma unroll 4
       for (int i = 0; i < 32; i += kRowsAtOnce) {
@@ -184,8 +219,8 @@ __device__ __forceinline__ void load_queries(const AttendParams& p, AttendShared
     copy_async_commit();
     copy_async_wait<0>();
     fence_async_proxy();
-    barrier_arrive(&s.q_full[ring.index]);
-    ring.next();
+    barrier_arrive(&s.q_full[buffer.index]);
+    buffer.next();
   }
 }
 }  // namespace mobius::hopper

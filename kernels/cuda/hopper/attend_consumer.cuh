@@ -126,7 +126,7 @@ __device__ __forceinline__ void write_rows(const AttendParams& p, AttendShared<k
     float sum = r.sum[row];
     sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
     sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
-    inverse[row] = 1.0f / sum;
+    inverse[row] = __fdividef(1.0f, sum);
     const int mine = warp_row + lane / 4 + 8 * row;
     if (item.destination != Destination::output && lane % 4 == 0 && mine < item.count) {
       p.partial_lse[s.target[buffer][mine]] = fmaf(r.max[row], p.scale_log2, __log2f(sum));
@@ -173,52 +173,66 @@ __device__ __forceinline__ void consume(const AttendParams& p, AttendShared<kDim
   };
   if (group == 1) named_arrive(their_turn, 256);  // the first turn is group 0's
 
-  Ring<2> ring;
+  Ring<AttendShared<kDim>::kItems> ring;
+  Ring<2> buffer;
   Ring<AttendShared<kDim>::kStages> k_stage, v_stage;
   Rows<kDim> r;
-  while (true) {
-    barrier_wait(&s.item_full[ring.index], ring.phase);
-    const WorkItem item = s.item[ring.index];
-    if (item.count == 0) break;
-    barrier_wait(&s.q_full[ring.index], ring.phase);
-    const std::uint8_t* q = s.q[ring.index] + group * 64 * 128;
-    const int tiles = (item.keys_end - item.keys_begin + kTileKeys - 1) / kTileKeys;
-    const int last_tile = item.keys_begin + (tiles - 1) * kTileKeys;
-
-    barrier_wait(&s.k_full[k_stage.index], k_stage.phase);
-    wgmma_fence();
-    issue_scores(r, q, s.k[k_stage.index]);
-    wgmma_commit();
-    wgmma_wait<0>();
-    pin(r.scores);
-    release(&s.k_empty[k_stage.index]);
-    k_stage.next();
-    int limit = item.keys_end - last_tile;
-    const int tail = limit;
-    if (item.destination != Destination::listed) {
-      const int own = item.position - last_tile + row0 + 1;
+  float rescale[2];
+  const auto wait_for = [&](std::uint64_t* full, const auto& stage) {
+    barrier_wait(full + stage.index, stage.phase);
+  };
+  const auto queries = [&](const Ring<2>& at) { return s.q[at.index] + group * 64 * 128; };
+  const auto tiles_of = [](const WorkItem& item) {
+    return (item.keys_end - item.keys_begin + kTileKeys - 1) / kTileKeys;
+  };
+  // An item's first tile is its last keys, the only ones that need a mask.
+  const auto first_softmax = [&](const WorkItem& item) {
+    const int last_tile = item.keys_begin + (tiles_of(item) - 1) * kTileKeys;
+    const int limit = item.keys_end - last_tile;
+    const int own =
+        item.destination == Destination::listed ? kTileKeys : item.position - last_tile + row0 + 1;
+    if (item.destination != Destination::listed || limit < kTileKeys) {
       mask(r, min(limit, own), min(limit, own + 8));
-    } else if (limit < kTileKeys) {
-      mask(r, limit, limit);
     }
-    float rescale[2];
     softmax<kDim, true>(r, p.scale_log2, rescale);
-    pack_probabilities(r);
+  };
+  // Before the values of an item's first tile are used.
+  const auto begin_values = [&](const WorkItem& item) {
+    const int tail = (item.keys_end - item.keys_begin - 1) % kTileKeys + 1;
     if (item.destination != Destination::listed && tail < kTileKeys) {
-      barrier_wait(&s.v_full[v_stage.index], v_stage.phase);
+      wait_for(s.v_full, v_stage);
       clear_tail(s.v[v_stage.index], kTileKeys * kDim * 2, tail, group);
     }
 #pragma unroll
     for (int i = 0; i < kDim / 2; ++i) r.out[i] = 0.0f;
+  };
 
+  WorkItem item = take_item(s, ring);
+  if (item.count == 0) return;
+  wait_for(s.q_full, buffer);
+  wait_for(s.k_full, k_stage);
+  wgmma_fence();
+  issue_scores(r, queries(buffer), s.k[k_stage.index]);
+  wgmma_commit();
+  wgmma_wait<0>();
+  pin(r.scores);
+  release(&s.k_empty[k_stage.index]);
+  k_stage.next();
+  first_softmax(item);
+  pack_probabilities(r);
+  begin_values(item);
+
+  while (true) {
+    const std::uint8_t* q = queries(buffer);
+    const int tiles = tiles_of(item);
 #pragma unroll 1
     for (int tile = 1; tile < tiles; ++tile) {
-      barrier_wait(&s.k_full[k_stage.index], k_stage.phase);
+      wait_for(s.k_full, k_stage);
       named_sync(my_turn, 256);
       wgmma_fence();
       issue_scores(r, q, s.k[k_stage.index]);
       wgmma_commit();
-      barrier_wait(&s.v_full[v_stage.index], v_stage.phase);
+      wait_for(s.v_full, v_stage);
       issue_values(r, s.v[v_stage.index], false);
       wgmma_commit();
       named_arrive(their_turn, 256);
@@ -236,18 +250,62 @@ __device__ __forceinline__ void consume(const AttendParams& p, AttendShared<kDim
 #pragma unroll
       for (int i = 0; i < kDim / 2; ++i) r.out[i] *= rescale[(i / 2) % 2];
     }
-    barrier_wait(&s.v_full[v_stage.index], v_stage.phase);
+
+    // The last values of this item go with the first scores of the next one, and this one's results
+    // leave while the other warpgroup has the tensor cores.
+    const WorkItem next = take_item(s, ring);
+    if (next.count == 0) {
+      wait_for(s.v_full, v_stage);
+      wgmma_fence();
+      issue_values(r, s.v[v_stage.index], false);
+      wgmma_commit();
+      wgmma_wait<0>();
+      pin(r.out);
+      write_rows(p, s, r, item, buffer.index, group);
+      return;
+    }
+    Ring<2> next_buffer = buffer;
+    next_buffer.next();
+    wait_for(s.q_full, next_buffer);
+    wait_for(s.k_full, k_stage);
+    named_sync(my_turn, 256);
     wgmma_fence();
+    issue_scores(r, queries(next_buffer), s.k[k_stage.index]);
+    wgmma_commit();
+    wait_for(s.v_full, v_stage);
     issue_values(r, s.v[v_stage.index], false);
     wgmma_commit();
+    named_arrive(their_turn, 256);
+    const float max[2] = {r.max[0], r.max[1]};
+    const float sum[2] = {r.sum[0], r.sum[1]};
+    wgmma_wait<1>();
+    pin(r.scores);
+    release(&s.k_empty[k_stage.index]);
+    k_stage.next();
+    first_softmax(next);
+    pin(r.scores);
     wgmma_wait<0>();
     pin(r.out);
     release(&s.v_empty[v_stage.index]);
     v_stage.next();
-
-    write_rows(p, s, r, item, ring.index, group);
-    barrier_arrive(&s.item_empty[ring.index]);
-    ring.next();
+    const float next_max[2] = {r.max[0], r.max[1]};
+    const float next_sum[2] = {r.sum[0], r.sum[1]};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      r.max[i] = max[i];
+      r.sum[i] = sum[i];
+    }
+    write_rows(p, s, r, item, buffer.index, group);
+    barrier_arrive(&s.q_empty[buffer.index]);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      r.max[i] = next_max[i];
+      r.sum[i] = next_sum[i];
+    }
+    pack_probabilities(r);
+    begin_values(next);
+    item = next;
+    buffer = next_buffer;
   }
 }
 
@@ -258,13 +316,17 @@ __global__ void __launch_bounds__(kAttendThreads, 1)
   extern __shared__ std::uint8_t raw[];
   auto& s = aligned_shared<AttendShared<kDim>>(raw);
   constexpr int kConsumerWarps = 8;
+  constexpr int kItemReaders = kConsumerWarps * 32 + 32 + kQueryLoaders;
   if (threadIdx.x == 0) {
     prefetch_tensor_map(&k_map);
     prefetch_tensor_map(&v_map);
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < AttendShared<kDim>::kItems; ++i) {
       barrier_init(&s.item_full[i], 1);
-      barrier_init(&s.item_empty[i], (kConsumerWarps + 1) * 32);  // and the warp that loads keys
+      barrier_init(&s.item_empty[i], kItemReaders);
+    }
+    for (int i = 0; i < 2; ++i) {
       barrier_init(&s.q_full[i], kQueryLoaders);
+      barrier_init(&s.q_empty[i], kConsumerWarps * 32);
     }
     for (int i = 0; i < AttendShared<kDim>::kStages; ++i) {
       barrier_init(&s.k_full[i], 1);
@@ -274,6 +336,7 @@ __global__ void __launch_bounds__(kAttendThreads, 1)
     }
     barrier_init_fence();
   }
+  join_chain();
   __syncthreads();
   const int group = static_cast<int>(threadIdx.x / 128);
   if (group == 0) {

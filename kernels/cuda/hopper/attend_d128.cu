@@ -1,5 +1,6 @@
 #include "kernels/cuda/hopper/attend.h"
 #include "kernels/cuda/hopper/attend_consumer.cuh"
+#include "kernels/cuda/hopper/launch.h"
 
 namespace mobius::hopper {
 
@@ -9,8 +10,8 @@ cudaError_t launch_attend_d128(const AttendParams& params, const CUtensorMap& ke
   const cudaError_t error =
       cudaFuncSetAttribute(attend_kernel<128>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (error != cudaSuccess) return error;
-  attend_kernel<128><<<blocks, kAttendThreads, kBytes, stream>>>(params, keys, values);
-  return cudaGetLastError();
+  return launch_overlapped(attend_kernel<128>, dim3(static_cast<unsigned>(blocks)),
+                           dim3(kAttendThreads), kBytes, stream, params, keys, values);
 }
 
 }  // namespace mobius::hopper

@@ -1,15 +1,23 @@
 #include <cuda_bf16.h>
 
 #include "kernels/cuda/hopper/gate_tile.cuh"
+#include "kernels/cuda/hopper/launch.h"
+#include "kernels/cuda/hopper/ptx.cuh"
 
 namespace mobius::hopper {
 namespace {
 
-/// One block of threads per centroid of all KV heads: 8 columns a thread.
+/// One block of threads per centroid of all KV heads: 8 columns a thread. Clears the block's
+/// counts.
 __global__ void centroids_kernel(const KvPages kv, const Pass pass, const SlicePlan* plans,
                                  const PassTotals* totals, const std::int32_t* page_table,
-                                 int table_stride, std::uint16_t* out) {
+                                 int table_stride, std::uint16_t* out, std::int32_t* counts) {
+  join_chain();
   const int index = static_cast<int>(blockIdx.x);
+  for (int head = static_cast<int>(threadIdx.x); head < pass.kv_heads;
+       head += static_cast<int>(blockDim.x)) {
+    counts[head * pass.block_stride + index] = 0;
+  }
   if (index >= totals->blocks) return;
   const SlicePlan plan = plans[find_plan(plans, pass.num_slices, index,
                                          [](const SlicePlan& p) { return p.block_begin; })];
@@ -49,9 +57,9 @@ __global__ void centroids_kernel(const KvPages kv, const Pass pass, const SliceP
 cudaError_t launch_centroids(const KvPages& kv, const Pass& pass, const PassArrays& arrays,
                              const std::int32_t* page_table, int table_stride,
                              cudaStream_t stream) {
-  centroids_kernel<<<pass.block_stride, 128, 0, stream>>>(
-      kv, pass, arrays.plans, arrays.totals, page_table, table_stride, arrays.centroids);
-  return cudaGetLastError();
+  return launch_overlapped(centroids_kernel, dim3(static_cast<unsigned>(pass.block_stride)),
+                           dim3(128), 0, stream, kv, pass, arrays.plans, arrays.totals, page_table,
+                           table_stride, arrays.centroids, arrays.counts);
 }
 
 }  // namespace mobius::hopper

@@ -1,6 +1,8 @@
 #include <cuda_bf16.h>
 
 #include "kernels/cuda/hopper/gate_tile.cuh"
+#include "kernels/cuda/hopper/launch.h"
+#include "kernels/cuda/hopper/ptx.cuh"
 
 namespace mobius::hopper {
 namespace {
@@ -9,6 +11,7 @@ namespace {
 template <int kDim>
 __global__ void __launch_bounds__(256)
     combine_kernel(const Pass pass, const PassArrays arrays, std::uint16_t* out, int q_heads) {
+  wait_previous_kernel();
   GateTile tile;
   if (!find_gate_tile(pass, arrays.plans, *arrays.totals, static_cast<int>(blockIdx.x), tile)) {
     return;
@@ -55,13 +58,9 @@ __global__ void __launch_bounds__(256)
 
 cudaError_t launch_combine(const Pass& pass, const PassArrays& arrays, std::uint16_t* out,
                            int q_heads, int max_gate_tiles, cudaStream_t stream) {
-  const int blocks = max_gate_tiles * pass.kv_heads;
-  if (pass.head_dim == 128) {
-    combine_kernel<128><<<blocks, 256, 0, stream>>>(pass, arrays, out, q_heads);
-  } else {
-    combine_kernel<64><<<blocks, 256, 0, stream>>>(pass, arrays, out, q_heads);
-  }
-  return cudaGetLastError();
+  const dim3 blocks(static_cast<unsigned>(max_gate_tiles * pass.kv_heads));
+  return launch_overlapped(pass.head_dim == 128 ? combine_kernel<128> : combine_kernel<64>, blocks,
+                           dim3(256), 0, stream, pass, arrays, out, q_heads);
 }
 
 }  // namespace mobius::hopper

@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/hopper/decode_attend.cuh"
 #include "kernels/cuda/hopper/decode_gate.cuh"
+#include "kernels/cuda/hopper/launch.h"
 #include "kernels/cuda/hopper/workspace.h"
 
 namespace mobius::hopper {
@@ -71,22 +72,13 @@ cudaError_t decode_attention(const KvPages& kv, const Rows& rows, const Limits& 
                        static_cast<unsigned>(kv.kv_heads), slices);
   const dim3 attend_grid(static_cast<unsigned>(p.splits), static_cast<unsigned>(rows.q_heads),
                          slices);
-  // The second kernel's blocks may settle on the device while the first one's run.
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t attend{};
-  attend.gridDim = attend_grid;
-  attend.blockDim = dim3(kDecodeThreads);
-  attend.stream = stream;
-  attend.attrs = &overlap;
-  attend.numAttrs = 1;
+  const dim3 threads(kDecodeThreads);
   if (kv.head_dim == 128) {
-    decode_gate_kernel<128><<<gate_grid, kDecodeThreads, 0, stream>>>(p);
-    return cudaLaunchKernelEx(&attend, decode_attend_kernel<128>, p);
+    decode_gate_kernel<128><<<gate_grid, threads, 0, stream>>>(p);
+    return launch_overlapped(decode_attend_kernel<128>, attend_grid, threads, 0, stream, p);
   }
-  decode_gate_kernel<64><<<gate_grid, kDecodeThreads, 0, stream>>>(p);
-  return cudaLaunchKernelEx(&attend, decode_attend_kernel<64>, p);
+  decode_gate_kernel<64><<<gate_grid, threads, 0, stream>>>(p);
+  return launch_overlapped(decode_attend_kernel<64>, attend_grid, threads, 0, stream, p);
 }
 
 }  // namespace mobius::hopper

@@ -7,6 +7,7 @@
 #include "kernels/cuda/hopper/gate.h"
 #include "kernels/cuda/hopper/gate_tile.cuh"
 #include "kernels/cuda/hopper/lane_list.cuh"
+#include "kernels/cuda/hopper/launch.h"
 #include "kernels/cuda/hopper/top_list.cuh"
 #include "kernels/cuda/hopper/wgmma.cuh"
 
@@ -67,6 +68,7 @@ __global__ void __launch_bounds__(kGroups * 128 + 32, 1)
   constexpr int kRows = kGroups * 64;
   extern __shared__ std::uint8_t raw[];
   auto& s = aligned_shared<GateShared<kDim, kGroups, Lists>>(raw);
+  join_chain();
   GateTile tile;
   if (!find_gate_tile(p.pass, p.arrays.plans, *p.arrays.totals, static_cast<int>(blockIdx.x),
                       tile)) {
@@ -180,9 +182,9 @@ cudaError_t launch_gate_kernel(const GateParams& params, const CUtensorMap& cent
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (error != cudaSuccess) return error;
-  kernel<<<max_gate_tiles * params.pass.kv_heads, kGroups * 128 + 32, kBytes, stream>>>(params,
-                                                                                        centroids);
-  return cudaGetLastError();
+  return launch_overlapped(kernel,
+                           dim3(static_cast<unsigned>(max_gate_tiles * params.pass.kv_heads)),
+                           dim3(kGroups * 128 + 32), kBytes, stream, params, centroids);
 }
 
 template <int kDim>

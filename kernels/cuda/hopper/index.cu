@@ -1,4 +1,6 @@
 #include "kernels/cuda/hopper/gate_tile.cuh"
+#include "kernels/cuda/hopper/launch.h"
+#include "kernels/cuda/hopper/ptx.cuh"
 
 namespace mobius::hopper {
 namespace {
@@ -9,6 +11,7 @@ constexpr int kScanThreads = 1024;
 __global__ void __launch_bounds__(kScanThreads)
     scan_kernel(const Pass pass, const PassArrays arrays) {
   __shared__ int2 sums[kScanThreads];
+  join_chain();
   const int entries = pass.kv_heads * pass.block_stride;
   const int share = (entries + kScanThreads - 1) / kScanThreads;
   const int t = static_cast<int>(threadIdx.x);
@@ -42,6 +45,7 @@ __global__ void __launch_bounds__(kScanThreads)
 
 /// One warp per KV head and block: its items.
 __global__ void listed_items_kernel(const Pass pass, const PassArrays arrays) {
+  join_chain();
   const int entry = static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / 32);
   if (entry >= pass.kv_heads * pass.block_stride) return;
   const int count = arrays.counts[entry];
@@ -67,6 +71,7 @@ __global__ void listed_items_kernel(const Pass pass, const PassArrays arrays) {
 
 /// One block of threads per gating tile: its pairs' entries in the inverse index.
 __global__ void scatter_kernel(const Pass pass, const PassArrays arrays) {
+  join_chain();
   GateTile tile;
   if (!find_gate_tile(pass, arrays.plans, *arrays.totals, static_cast<int>(blockIdx.x), tile)) {
     return;
@@ -90,11 +95,15 @@ __global__ void scatter_kernel(const Pass pass, const PassArrays arrays) {
 
 cudaError_t launch_index(const Pass& pass, const PassArrays& arrays, int max_gate_tiles,
                          cudaStream_t stream) {
-  scan_kernel<<<1, kScanThreads, 0, stream>>>(pass, arrays);
+  const auto launch = [&](auto kernel, int blocks, int threads) {
+    return launch_overlapped(kernel, dim3(static_cast<unsigned>(blocks)),
+                             dim3(static_cast<unsigned>(threads)), 0, stream, pass, arrays);
+  };
   const int entries = pass.kv_heads * pass.block_stride;
-  listed_items_kernel<<<(entries + 7) / 8, 256, 0, stream>>>(pass, arrays);
-  scatter_kernel<<<max_gate_tiles * pass.kv_heads, 256, 0, stream>>>(pass, arrays);
-  return cudaGetLastError();
+  cudaError_t error = launch(scan_kernel, 1, kScanThreads);
+  if (error == cudaSuccess) error = launch(listed_items_kernel, (entries + 7) / 8, 256);
+  if (error == cudaSuccess) error = launch(scatter_kernel, max_gate_tiles * pass.kv_heads, 256);
+  return error;
 }
 
 }  // namespace mobius::hopper

@@ -1,5 +1,7 @@
 #include "kernels/cuda/hopper/gate_tile.cuh"
+#include "kernels/cuda/hopper/launch.h"
 #include "kernels/cuda/hopper/plan.h"
+#include "kernels/cuda/hopper/ptx.cuh"
 
 namespace mobius::hopper {
 namespace {
@@ -34,6 +36,7 @@ __device__ int block_scan(int value, int& total) {
 
 __global__ void __launch_bounds__(kPlanThreads)
     plan_kernel(const Pass pass, const Slice* slices, SlicePlan* plans, PassTotals* totals) {
+  release_next_kernel();
   SlicePlan plan{};
   const int s = static_cast<int>(threadIdx.x);
   int gate_tiles = 0;
@@ -89,6 +92,7 @@ constexpr long long kSharedBytes = 24LL << 20;
 
 __global__ void contiguous_items_kernel(const Pass pass, const SlicePlan* plans,
                                         const PassTotals* totals, WorkItem* items) {
+  join_chain();
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i >= totals->contiguous_items) return;
   const SlicePlan plan =
@@ -131,9 +135,9 @@ cudaError_t launch_plan(const Pass& pass, const Slice* slices, const PassArrays&
                         int max_items, cudaStream_t stream) {
   plan_kernel<<<1, kPlanThreads, 0, stream>>>(pass, slices, arrays.plans, arrays.totals);
   const int blocks = (max_items + 255) / 256;
-  contiguous_items_kernel<<<blocks, 256, 0, stream>>>(pass, arrays.plans, arrays.totals,
-                                                      arrays.contiguous);
-  return cudaGetLastError();
+  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
+  return launch_overlapped(contiguous_items_kernel, dim3(static_cast<unsigned>(blocks)), dim3(256),
+                           0, stream, pass, arrays.plans, arrays.totals, arrays.contiguous);
 }
 
 }  // namespace mobius::hopper

@@ -44,7 +44,7 @@ struct PassArrays {
 cudaError_t launch_plan(const Pass& pass, const Slice* slices, const PassArrays& arrays,
                         int max_items, cudaStream_t stream);
 
-/// Centroids of all candidate blocks, side by side. `pass` need only have its slices planned.
+/// Centroids of all candidate blocks, side by side; clears the counts. After launch_plan.
 cudaError_t launch_centroids(const KvPages& kv, const Pass& pass, const PassArrays& arrays,
                              const std::int32_t* page_table, int table_stride, cudaStream_t stream);
 

@@ -112,8 +112,6 @@ cudaError_t run_pass(const KvPages& kv, const Rows& rows, const Cut& cut, const 
                         ((pass.end_row - pass.first_row) / kHalfKeys + 1 + 2 * pass.num_slices);
   MOBIUS_RETURN_IF_ERROR(launch_plan(pass, rows.slices, arrays, max_items, stream));
   if (cut.slots > 0) {
-    MOBIUS_RETURN_IF_ERROR(cudaMemsetAsync(
-        arrays.counts, 0, sizeof(std::int32_t) * pass.kv_heads * pass.block_stride, stream));
     MOBIUS_RETURN_IF_ERROR(
         launch_centroids(kv, pass, arrays, rows.page_table, rows.table_stride, stream));
     const GateParams gate{q, rows.q_heads, pass, arrays};

@@ -113,6 +113,13 @@ __device__ __forceinline__ void wait_previous_kernel() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 
+/// The head of every kernel in the middle of a chain: nothing of the next one before all of this
+/// one has settled, nothing of this one before the last one's results are there.
+__device__ __forceinline__ void join_chain() {
+  release_next_kernel();
+  wait_previous_kernel();
+}
+
 // ---- registers and arithmetic -------------------------------------------------------------------
 
 template <int kRegisters>
