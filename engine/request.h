@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,6 +12,8 @@
 #include "kernels/sampling.h"
 
 namespace mobius {
+
+class Grammar;
 
 /// Attention of one request; the server's default unless the request says otherwise. A prompt token
 /// uses `prefill`, a generated one `decode`, for the request's whole life (also when it is
@@ -33,6 +36,9 @@ struct GenerationRequest {
   bool ignore_eos = false;
   AttentionSettings attention;
   std::optional<std::chrono::steady_clock::time_point> deadline;
+  /// Only texts of this language are generated; the end of one that cannot go on ends the
+  /// generation. Made for the engine's tokenizer. None: any text.
+  std::shared_ptr<const Grammar> grammar;
   bool report_progress = false;  ///< prefill progress events
   std::int32_t priority = 0;     ///< lower goes first
   std::string client;            ///< places are shared fairly among clients; empty is one too

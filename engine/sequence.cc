@@ -1,6 +1,7 @@
 #include "engine/sequence.h"
 
 #include <algorithm>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -26,7 +27,12 @@ Sequence::Sequence(Submission submission, const Tokenizer& tokenizer, const Runn
       max_tokens_(most_tokens(request_, prompt_tokens_, max_context)),
       detokenizer_(tokenizer),
       stops_(request_.stop),
-      arrival_(submission.arrival) {}
+      arrival_(submission.arrival) {
+  if (request_.grammar == nullptr) return;
+  matcher_.emplace(request_.grammar);
+  const std::int32_t tokens_in_mask = std::max(model.vocab_size, tokenizer.vocab_size());
+  mask_.resize((static_cast<std::size_t>(tokens_in_mask) + 31) / 32);
+}
 
 Status Sequence::interruption(TimePoint now) const {
   if (stream_->cancelled()) return {StatusCode::cancelled, "the request was cancelled"};
@@ -69,6 +75,16 @@ std::int32_t Sequence::on_computed(std::int32_t first, std::int32_t count, TimeP
   return found;
 }
 
+void Sequence::update_mask(std::span<const std::int32_t> end_tokens) {
+  if (!matcher_) return;
+  matcher_->fill_mask(mask_);
+  if (!matcher_->can_end()) return;
+  for (const std::int32_t id : end_tokens) {
+    const auto i = static_cast<std::size_t>(id);
+    if (i / 32 < mask_.size()) mask_[i / 32] |= 1U << (i % 32);
+  }
+}
+
 bool Sequence::accept(SampledToken token, std::span<const std::int32_t> end_tokens, TimePoint now) {
   const std::int32_t id = token.token;
   tokens_.push_back(id);
@@ -76,11 +92,15 @@ bool Sequence::accept(SampledToken token, std::span<const std::int32_t> end_toke
 
   const bool ends = (!request_.ignore_eos && std::ranges::count(end_tokens, id) > 0) ||
                     std::ranges::count(request_.stop_tokens, id) > 0;
+  if (matcher_ && !ends && !matcher_->accept(id)) {
+    throw std::runtime_error("the model returned token " + std::to_string(id) +
+                             ", which the mask of its row excludes");
+  }
   // An end token prints nothing, even where the request made an ordinary token one.
   std::string text = ends ? std::string() : stops_.push(detokenizer_.push(id));
   stream_->push(TokenDelta{std::move(token), std::move(text)});
 
-  if (ends || stops_.stopped()) {
+  if (ends || stops_.stopped() || (matcher_ && matcher_->must_end())) {
     reason_ = FinishReason::stop;
     return true;
   }

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/grammar/grammar.h"
 #include "engine/request.h"
 #include "engine/stop_matcher.h"
 #include "engine/stream.h"
@@ -53,7 +54,13 @@ class Sequence {
   /// come from the prefix cache: they are in the cache and were never computed here.
   std::int32_t on_computed(std::int32_t first, std::int32_t count, TimePoint now);
 
+  /// Finds the tokens that may come next. To be called before a step that samples this sequence.
+  void update_mask(std::span<const std::int32_t> end_tokens);
+  /// What update_mask found, as SampleRow::allowed has it; empty where all may come.
+  std::span<const std::uint32_t> allowed() const { return mask_; }
+
   /// Appends a generated token and sends it. True if it was the last one; then `finish` says why.
+  /// Throws std::runtime_error for one that `allowed` excludes.
   bool accept(SampledToken token, std::span<const std::int32_t> end_tokens, TimePoint now);
 
   /// The last event. `error` OK: the request came to the end that `accept` saw.
@@ -76,6 +83,8 @@ class Sequence {
   TimePoint last_rows_;                   // when rows were computed last
   Detokenizer detokenizer_;
   StopMatcher stops_;
+  std::optional<GrammarMatcher> matcher_;  // where the request has a grammar
+  std::vector<std::uint32_t> mask_;
   FinishReason reason_ = FinishReason::length;
   TimePoint arrival_;
   std::optional<TimePoint> started_;

@@ -40,6 +40,7 @@ void StepBuilder::add(const PlannedSlice& planned, const Sequence& sequence) {
   sample.params = &sequence.request().sampling;
   sample.prompt = sequence.prompt();
   sample.generated = sequence.generated();
+  sample.allowed = sequence.allowed();
   samples_.push_back(sample);
 }
 

@@ -155,6 +155,7 @@ std::span<const SampledToken> StepLoop::run(std::span<const PlannedSlice> plan) 
   for (const PlannedSlice& slice : plan) {
     Sequence& sequence = sequences_.at(slice.sequence);
     sequence.on_step(now);
+    if (slice.samples) sequence.update_mask(end_tokens_);
     builder_.add(slice, sequence);
     if (slice.samples) ++samples;
   }

@@ -91,6 +91,9 @@ Status check_priority(const GenerationRequest& request) {
 }
 
 Status check_ends(const GenerationRequest& request, const RunnerInfo& model) {
+  if (request.ignore_eos && request.grammar != nullptr) {
+    return refuse("ignore_eos", "is set; nothing can follow the end of an answer with a format");
+  }
   if (request.max_tokens && *request.max_tokens < 1) {
     return refuse("max_tokens",
                   "is " + std::to_string(*request.max_tokens) + ", must be at least 1");
