@@ -155,6 +155,34 @@ TEST(Engine, FullQueueIsResourceExhausted) {
   EXPECT_TRUE(engine.submit(make_request(4, 2)).ok());
 }
 
+TEST(Engine, QueueIsLimitedByTokensToo) {
+  Gate gate;
+  gate.set_open(false);
+  EngineOptions options;
+  options.max_running = 1;
+  options.max_waiting_tokens = 50;
+  Engine engine(options, gated_runner(gate), byte_tokenizer());
+  std::vector<std::shared_ptr<Stream>> streams;
+  const auto submit = [&](std::size_t prompt_tokens) {
+    auto stream = engine.submit(make_request(prompt_tokens, 2, streams.size()));
+    if (stream.ok()) streams.push_back(stream.value());
+    return stream.status();
+  };
+  ASSERT_TRUE(submit(100).ok()) << "nobody waits, so there is nothing to wait for";
+  gate.wait_for_arrival();
+  // The step that runs has told nothing yet, so the first one still counts among those that wait.
+  Status refused = submit(1);
+  EXPECT_EQ(refused.code(), StatusCode::resource_exhausted);
+  EXPECT_GE(refused.retry_after().count(), 1);
+  EXPECT_NE(refused.message().find("at most 50"), std::string::npos) << refused.message();
+  EXPECT_EQ(engine.stats().waiting_tokens, 100);
+  gate.set_open(true);
+  EXPECT_TRUE(wait_for(*streams[0]).finish().status.ok());
+  EXPECT_EQ(engine.stats().waiting_tokens, 0);
+  EXPECT_TRUE(submit(200).ok());
+  EXPECT_TRUE(wait_for(*streams[1]).finish().status.ok());
+}
+
 TEST(Engine, NobodyHasToWait) {
   Gate gate;
   gate.set_open(false);

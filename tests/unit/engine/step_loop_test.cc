@@ -143,6 +143,15 @@ TEST(StepLoop, UsesTheSmallestLimitOfOptionsAndRunner) {
   bench.run();  // the runner throws on a larger step
 }
 
+TEST(StepLoop, RefusesNegativeTargetsAndLimits) {
+  EngineOptions late = options(4, 16);
+  late.itl_target = std::chrono::milliseconds(-1);
+  EXPECT_THROW(Bench{late}, std::invalid_argument);
+  EngineOptions few = options(4, 16);
+  few.max_waiting_tokens = -1;
+  EXPECT_THROW(Bench{few}, std::invalid_argument);
+}
+
 TEST(StepLoop, RefusesOptionsThatCannotWork) {
   SimulatedRunner runner(simulated_model());
   const auto make = [&](const EngineOptions& given, Runner& with) {
@@ -257,6 +266,54 @@ TEST(StepLoop, ReportsPrefillProgress) {
     EXPECT_EQ(outcome.progress[i].total, 40);
     EXPECT_EQ(outcome.progress[i].done, done[i]);
   }
+}
+
+TEST(StepLoop, ProgressSaysHowLongTheRestTakes) {
+  Bench bench(options(4, 16));
+  bench.runner.on_step = [&](const StepBatch&) { bench.now += seconds(4); };
+  GenerationRequest request = make_request(40, 2);
+  request.report_progress = true;
+  const auto stream = bench.add(request);
+  bench.now += seconds(100);  // waiting is not computing
+  Outcome outcome;
+  while (!bench.loop.idle()) {
+    bench.step();
+    outcome.take(*stream);
+  }
+  ASSERT_EQ(outcome.progress.size(), 3U);
+  EXPECT_DOUBLE_EQ(outcome.progress[0].seconds_left, 24 * 4.0 / 16);
+  EXPECT_DOUBLE_EQ(outcome.progress[1].seconds_left, 8 * 4.0 / 16);
+  EXPECT_EQ(outcome.progress[2].seconds_left, 0);
+}
+
+TEST(StepLoop, UrgentRequestsGoFirstAndClientsShare) {
+  Bench bench(options(1, 16));
+  const auto add = [&](std::int32_t priority, const char* client, std::uint64_t seed) {
+    GenerationRequest request = make_request(8, 3, seed);
+    request.priority = priority;
+    request.client = client;
+    return bench.add(request);
+  };
+  const auto running = add(0, "a", 0);
+  bench.step();
+  const auto second = add(0, "a", 1);
+  const auto third = add(0, "a", 2);
+  const auto other = add(0, "b", 3);
+  const auto urgent = add(-1, "a", 4);
+  std::vector<int> order;
+  while (!bench.loop.idle()) {
+    bench.step();
+    int index = 0;
+    for (const auto& stream : {running, second, third, other, urgent}) {
+      Outcome outcome;
+      outcome.take(*stream);
+      if (outcome.ended()) order.push_back(index);
+      ++index;
+    }
+  }
+  // The urgent one takes the place, the interrupted one resumes, the fourth place goes by age, and
+  // then the other client is before the second request of the one that had more.
+  EXPECT_THAT(order, ElementsAre(4, 0, 1, 3, 2));
 }
 
 TEST(StepLoop, ProgressNeverGoesBackAfterPreemption) {
