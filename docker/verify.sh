@@ -73,7 +73,9 @@ base=debian:bookworm-slim
 if ! docker image inspect "$base" >/dev/null 2>&1 && ! timeout 120 docker pull "$base" 2>"$scratch/pull"; then
   tail -1 "$scratch/pull"
   echo "No registry: making $base with mmdebstrap"
-  mmdebstrap --quiet --variant=minbase \
+  # A merged /usr from the start: else perl comes along to merge it.
+  mmdebstrap --quiet --variant=minbase --include=usr-is-merged \
+    --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \

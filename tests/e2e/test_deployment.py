@@ -73,10 +73,6 @@ def test_probe_gives_up_on_a_server_that_does_not_answer():
 
 def test_a_draining_server_is_not_ready(start_server):
     server = start_server(server__drain_seconds=600)
-    # Connected before the signal: a draining server takes no new connections.
-    idle = server.connect()
-    idle.request("GET", "/ready")
-    assert idle.getresponse().read()
     with server.open_stream(
         COMPLETIONS, {"prompt": "x", "max_tokens": 8000, "ignore_eos": True}
     ) as response:
