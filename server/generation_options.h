@@ -24,6 +24,13 @@ struct AttentionOverride {
   std::optional<std::int64_t> full_attention_last_layers;
 };
 
+/// What an answer must be. Its end is the end of the generation.
+struct ResponseFormat {
+  enum class Kind : std::uint8_t { text, json_object, json_schema };
+  Kind kind = Kind::text;
+  std::string schema;  ///< json_schema: JSON; what it may say is in engine/grammar/README.md
+};
+
 /// What a client may say about a generation, whatever the protocol. Numbers are as wide as a
 /// protocol can carry, so that an absurd one is refused by its value and not cut silently.
 struct GenerationOptions {
@@ -41,6 +48,7 @@ struct GenerationOptions {
   std::vector<std::int64_t> stop_token_ids;
   bool ignore_eos = false;
   std::optional<std::int64_t> top_logprobs;  ///< none: no logprobs
+  ResponseFormat response_format;
   AttentionOverride attention;
   bool progress = false;
   std::optional<std::int64_t> priority;  ///< lower goes first
@@ -48,9 +56,9 @@ struct GenerationOptions {
   std::optional<std::chrono::steady_clock::time_point> deadline;
 };
 
-/// Fills the request's fields other than id, prompt and seed; `defaults` is the server's attention.
-/// Refuses what a GenerationRequest cannot carry; whether the values are sensible is for the
-/// engine's `validate` to say.
+/// Fills the request's fields other than id, prompt, seed and grammar; `defaults` is the server's
+/// attention. Refuses what a GenerationRequest cannot carry; whether the values are sensible is for
+/// the engine's `validate` to say.
 Status resolve_options(const GenerationOptions& options, const AttentionSettings& defaults,
                        GenerationRequest& request);
 

@@ -33,7 +33,7 @@ std::size_t bytes_of(const GenerationOptions& options) {
   std::size_t bytes = options.logit_bias.size() * sizeof options.logit_bias[0] +
                       options.stop_token_ids.size() * sizeof options.stop_token_ids[0];
   for (const std::string& stop : options.stop) bytes += sizeof stop + stop.size();
-  return bytes;
+  return bytes + options.response_format.schema.size();
 }
 
 std::size_t bytes_of(const ChatInput& input) {
@@ -68,6 +68,7 @@ GenerationService::GenerationService(GenerationServiceOptions options, Engine& e
       engine_(engine),
       tokenizer_(std::move(tokenizer)),
       random_state_(random_start()),
+      grammars_(*tokenizer_),
       budget_(options_.max_queued_bytes),
       pool_(options_.tokenizer_threads, options_.max_queued) {}
 
@@ -184,6 +185,9 @@ StatusOr<Generation> GenerationService::start(const char* id_prefix,
   if (Status status = resolve_options(options, options_.attention, request); !status.ok()) {
     return status;
   }
+  auto grammar = grammars_.get(options.response_format);
+  if (!grammar.ok()) return grammar.status();
+  request.grammar = std::move(grammar).value();
   // The engine validates whole requests; a stand-in prompt lets it refuse bad options before a long
   // prompt costs its tokenization.
   const RunnerInfo& model = engine_.model();

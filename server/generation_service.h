@@ -12,6 +12,7 @@
 #include "server/byte_budget.h"
 #include "server/chat_template.h"
 #include "server/generation_options.h"
+#include "server/grammar_cache.h"
 #include "server/metrics/generation_metrics.h"
 #include "server/worker_pool.h"
 
@@ -113,6 +114,7 @@ class GenerationService {
   std::atomic<std::uint64_t> random_state_;
   std::atomic<bool> draining_ = false;
   GenerationMetrics metrics_;
+  GrammarCache grammars_;
   ByteBudget budget_;
   WorkerPool pool_;  // last: its threads use everything above
 };

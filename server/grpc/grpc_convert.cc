@@ -31,6 +31,17 @@ Status to_policy(const v1::AttentionPolicy& message, const std::string& name,
   return {};
 }
 
+ResponseFormat to_format(const v1::ResponseFormat& message) {
+  ResponseFormat format;
+  if (message.has_json_schema()) {
+    format.kind = ResponseFormat::Kind::json_schema;
+    format.schema = message.json_schema();
+  } else if (message.json_object()) {
+    format.kind = ResponseFormat::Kind::json_object;
+  }
+  return format;
+}
+
 Status to_options(const v1::GenerationOptions& message, GenerationOptions& options) {
   const auto& m = message;
   options.max_tokens = optional_of<std::int64_t>(m.has_max_tokens(), m.max_tokens());
@@ -51,6 +62,7 @@ Status to_options(const v1::GenerationOptions& message, GenerationOptions& optio
   options.progress = m.progress();
   options.priority = optional_of<std::int64_t>(m.has_priority(), m.priority());
   options.user = m.user();
+  options.response_format = to_format(m.response_format());
   const v1::Attention& attention = m.attention();
   options.attention.full_attention_last_layers = optional_of<std::int64_t>(
       attention.has_full_attention_last_layers(), attention.full_attention_last_layers());
@@ -162,6 +174,7 @@ Status with_grpc_names(const Status& status, const std::string& prompt) {
   if (field == ours || field.starts_with("prompt[")) {
     return status.with_field(prompt + field.substr(ours.size()));
   }
+  if (field == "response_format.schema") return status.with_field("response_format.json_schema");
   return status;
 }
 

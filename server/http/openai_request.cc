@@ -1,5 +1,6 @@
 #include "server/http/openai_request.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <chrono>
@@ -37,7 +38,6 @@ constexpr auto kUnsupported = std::to_array<Unsupported>({
     {"best_of", "1"},
     {"echo", "false"},
     {"suffix", "\"\""},
-    {"response_format", R"({"type":"text"})"},
     {"modalities", R"(["text"])"},
     {"audio", "null"},
     {"functions", "null"},
@@ -94,6 +94,55 @@ void read_extension(JsonFields& parent, GenerationOptions& options, Status& stat
     } else {
       options.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(*timeout);
     }
+  }
+  fields.refuse_unread();
+}
+
+/// The name that OpenAI wants for a schema; it reaches nobody here.
+bool is_schema_name(const std::string& name) {
+  return !name.empty() && name.size() <= 64 && std::ranges::all_of(name, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-';
+  });
+}
+
+void read_json_schema(JsonFields& parent, ResponseFormat& format, Status& status) {
+  const Json* object = parent.object("json_schema");
+  if (object == nullptr) {
+    parent.fail("json_schema", "is missing");
+    return;
+  }
+  JsonFields fields(*object, parent.path("json_schema"), status);
+  const auto name = fields.string("name");
+  if (!name.has_value()) {
+    fields.fail("name", "is missing");
+  } else if (!is_schema_name(*name)) {
+    fields.fail("name", "is \"" + brief_text(*name) +
+                            "\"; must be 1 to 64 letters, digits, underscores and dashes");
+  }
+  fields.string("description");
+  fields.boolean("strict");  // a schema holds, strict or not
+  if (const Json* schema = fields.any("schema")) {
+    format.schema = schema->dump();
+  } else {
+    fields.fail("schema", "is missing");
+  }
+  fields.refuse_unread();
+}
+
+void read_response_format(JsonFields& parent, ResponseFormat& format, Status& status) {
+  const Json* object = parent.object("response_format");
+  if (object == nullptr) return;
+  JsonFields fields(*object, "response_format", status);
+  const std::string type = fields.string("type").value_or("");
+  if (type == "json_schema") {
+    format.kind = ResponseFormat::Kind::json_schema;
+    read_json_schema(fields, format, status);
+  } else if (type == "json_object") {
+    format.kind = ResponseFormat::Kind::json_object;
+  } else if (type != "text") {
+    fields.fail("type", "is \"" + brief_text(type) +
+                            "\"; must be \"text\", \"json_object\" or \"json_schema\"");
   }
   fields.refuse_unread();
 }
@@ -194,6 +243,7 @@ void read_options(JsonFields& fields, OpenAiRequest& request, Status& status) {
   options.user = fields.string("user").value_or("");
   read_seed(fields, options);
   read_stop(fields, options);
+  read_response_format(fields, options.response_format, status);
   read_stop_token_ids(fields, options);
   read_logit_bias(fields, options);
   read_extension(fields, options, status);
@@ -428,6 +478,9 @@ Status with_names(const Status& status, const OpenAiNames& names) {
   const std::string& field = status.field();
   if (field.starts_with(attention)) {
     return status.with_field("mobius." + field.substr(attention.size()));
+  }
+  if (field == "response_format.schema") {
+    return status.with_field("response_format.json_schema.schema");
   }
   if (field == "priority") return status.with_field("mobius.priority");
   if (field == "max_tokens" && names.max_completion_tokens) {

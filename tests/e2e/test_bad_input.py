@@ -62,7 +62,22 @@ def chat_with(**fields):
         (chat_with(stream="yes"), "stream", '"yes"'),
         (chat_with(stream_options={}), "stream_options", "stream"),
         (chat_with(n=2), "n", "2"),
-        (chat_with(response_format={"type": "json_object"}), "response_format", "text"),
+        (chat_with(response_format={"type": "yaml"}), "response_format.type", '"yaml"'),
+        (
+            chat_with(response_format={"type": "json_object"}, ignore_eos=True),
+            "ignore_eos",
+            "format",
+        ),
+        (
+            chat_with(
+                response_format={
+                    "type": "json_schema",
+                    "json_schema": {"name": "a", "schema": {"items": {"not": {}}}},
+                }
+            ),
+            "response_format.json_schema.schema",
+            'at #/items: "not" is not supported',
+        ),
         (chat_with(tool_choice="required"), "tool_choice", '"required"'),
         (chat_with(tools=[{"name": "f"}]), "tools[0]", "function"),
         (chat_with(functions=[]), "functions", "null"),

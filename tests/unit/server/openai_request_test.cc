@@ -89,6 +89,22 @@ TEST(OpenAiRequest, HarmlessAndNeutralMembersAreTaken) {
           "modalities": ["text"])");
 }
 
+TEST(OpenAiRequest, ResponseFormats) {
+  EXPECT_EQ(chat(R"("response_format": {"type": "text"})").options().response_format.kind,
+            ResponseFormat::Kind::text);
+  EXPECT_EQ(chat(R"("response_format": {"type": "json_object"})").options().response_format.kind,
+            ResponseFormat::Kind::json_object);
+  const ResponseFormat format =
+      completion(R"({"prompt": "x", "response_format": {"type": "json_schema", "json_schema":
+                     {"name": "a-B_1", "description": "d", "strict": true,
+                      "schema": {"type": "object", "b": 1, "a": 2}}}})")
+          .options()
+          .response_format;
+  EXPECT_EQ(format.kind, ResponseFormat::Kind::json_schema);
+  // The order of properties is the order of the answer's.
+  EXPECT_EQ(format.schema, R"({"type":"object","b":1,"a":2})");
+}
+
 TEST(OpenAiRequest, NewerNameOfMaxTokensWins) {
   EXPECT_EQ(chat(R"("max_tokens": 5, "max_completion_tokens": 6)").options().max_tokens, 6);
 }
@@ -106,6 +122,7 @@ TEST(OpenAiRequest, FieldsAreNamedAsTheClientDid) {
   EXPECT_EQ(name("top_logprobs", older), "top_logprobs");
   EXPECT_EQ(name("attention.prefill.block", older), "mobius.prefill.block");
   EXPECT_EQ(name("prompt", older), "messages");
+  EXPECT_EQ(name("response_format.schema", older), "response_format.json_schema.schema");
   const OpenAiNames text = completion(R"({"prompt": "x"})").names;
   EXPECT_EQ(name("top_logprobs", text), "logprobs");
   EXPECT_EQ(name("prompt", text), "prompt");
@@ -207,8 +224,26 @@ INSTANTIATE_TEST_SUITE_P(
         BadBody{R"("logit_bias": {"99999999999999999999": 1})", "logit_bias.99999999999999999999",
                 "logit_bias.99999999999999999999 is no token; keys must be token ids"},
         BadBody{R"("n": 2)", "n", "n is 2; this server supports only 1"},
-        BadBody{R"("response_format": {"type": "json_object"})", "response_format",
-                "response_format is an object; this server supports only {\"type\":\"text\"}"},
+        BadBody{R"("response_format": "json")", "response_format",
+                "response_format is a string (\"json\"); must be an object"},
+        BadBody{R"("response_format": {"type": "xml"})", "response_format.type",
+                "response_format.type is \"xml\"; must be \"text\", \"json_object\" or "
+                "\"json_schema\""},
+        BadBody{R"("response_format": {"type": "json_object", "schema": {}})",
+                "response_format.schema",
+                "response_format.schema is not a field that this server knows"},
+        BadBody{R"("response_format": {"type": "json_schema"})", "response_format.json_schema",
+                "response_format.json_schema is missing"},
+        BadBody{R"("response_format": {"type": "json_schema", "json_schema": {"schema": {}}})",
+                "response_format.json_schema.name", "response_format.json_schema.name is missing"},
+        BadBody{R"("response_format": {"type": "json_schema", "json_schema": {"name": "a b",
+                "schema": {}}})",
+                "response_format.json_schema.name",
+                "response_format.json_schema.name is \"a b\"; must be 1 to 64 letters, digits, "
+                "underscores and dashes"},
+        BadBody{R"("response_format": {"type": "json_schema", "json_schema": {"name": "a"}})",
+                "response_format.json_schema.schema",
+                "response_format.json_schema.schema is missing"},
         BadBody{R"("tool_choice": {"type": "function"})", "tool_choice",
                 "tool_choice is an object; this server supports only \"auto\" and \"none\""},
         BadBody{R"("stream_options": {"include_usage": true})", "stream_options",
