@@ -49,14 +49,12 @@ void add_either_case(Automaton& a, GrammarState from, char low, char high, Gramm
          static_cast<std::uint8_t>(high - 'a' + 'A'), to);
 }
 
-/// One character of a JSON string, RFC 8259, section 7. Escaped surrogates come in pairs only.
-void add_any_string_char(Automaton& a, GrammarState from, GrammarState to) {
-  a.byte(from, 0x20, 0x21, to);
-  a.byte(from, 0x23, 0x5B, to);
-  a.byte(from, 0x5D, 0x7F, to);
-  add_multi_byte(a, from, to);
+/// What follows a backslash, RFC 8259, section 7. Escaped surrogates come in pairs only.
+GrammarRule add_escape(Automaton& a) {
+  const GrammarRule rule = a.add_rule();
   const GrammarState escape = a.add_state();
-  a.byte(from, '\\', '\\', escape);
+  a.set_start(rule, escape);
+  const GrammarState to = a.add_state(true);
   for (const char c : {'"', '\\', '/', 'b', 'f', 'n', 'r', 't'}) {
     const auto byte = static_cast<std::uint8_t>(c);
     a.byte(escape, byte, byte, to);
@@ -86,6 +84,7 @@ void add_any_string_char(Automaton& a, GrammarState from, GrammarState to) {
   const GrammarState low_second = a.add_state();
   add_either_case(a, low_d, 'd', 'd', low_second);
   add_either_case(a, low_second, 'c', 'f', hex2);
+  return rule;
 }
 
 /// A rule for one of the literals.
@@ -163,22 +162,14 @@ JsonRules add_json_rules(Automaton& a) {
   JsonRules rules;
   rules.space = add_space(a);
 
-  rules.multi_byte = a.add_rule();
-  GrammarState start = a.add_state();
-  a.set_start(rules.multi_byte, start);
-  add_multi_byte(a, start, a.add_state(true));
-
-  rules.string_char = a.add_rule();
-  start = a.add_state();
-  a.set_start(rules.string_char, start);
-  add_any_string_char(a, start, a.add_state(true));
+  rules.escape = add_escape(a);
 
   rules.string = a.add_rule();
-  start = a.add_state();
+  GrammarState start = a.add_state();
   a.set_start(rules.string, start);
   const GrammarState body = a.add_state();
   a.byte(start, '"', '"', body);
-  add_any_string_char(a, body, body);
+  add_string_char(a, rules, body, body);
   a.byte(body, '"', '"', a.add_state(true));
 
   rules.integer = add_number(a, false);
@@ -231,6 +222,14 @@ JsonRules add_json_rules(Automaton& a) {
   a.call(after, rules.space, close);
   a.byte(close, ']', ']', end);
   return rules;
+}
+
+void add_string_char(Automaton& a, const JsonRules& rules, GrammarState from, GrammarState to) {
+  a.byte(from, 0x20, 0x21, to);
+  a.byte(from, 0x23, 0x5B, to);
+  a.byte(from, 0x5D, 0x7F, to);
+  add_multi_byte(a, from, to);
+  a.call(a.text(from, "\\"), rules.escape, to);
 }
 
 std::string json_string(const std::string& text) {
@@ -312,13 +311,13 @@ void add_ascii(Automaton& a, GrammarState from, char32_t first, char32_t last, G
 
 }  // namespace
 
-void add_string_code_point(Automaton& a, const JsonRules& rules, GrammarState from,
-                           const CodePoints& set, GrammarState to) {
+void add_string_code_point(Automaton& a, GrammarState from, const CodePoints& set,
+                           GrammarState to) {
   for (const auto& [first, last] : set) {
     if (first < 0x80) add_ascii(a, from, first, std::min<char32_t>(last, 0x7F), to);
     if (last < 0x80) continue;
     if (first <= 0x80 && last >= kLastCodePoint) {
-      a.call(from, rules.multi_byte, to);
+      add_multi_byte(a, from, to);
       continue;
     }
     for (const Utf8Length& part : kMultiByte) {

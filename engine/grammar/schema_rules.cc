@@ -12,8 +12,8 @@ namespace mobius {
 namespace {
 
 /// A quote and a string without escapes and its closing quote, that is none of `names`.
-void add_other_name(Automaton& a, const JsonRules& rules, std::span<const PropertyRule> names,
-                    GrammarState from, GrammarState to) {
+void add_other_name(Automaton& a, std::span<const PropertyRule> names, GrammarState from,
+                    GrammarState to) {
   struct Node {
     std::map<char32_t, std::size_t> next;
     bool name = false;
@@ -45,20 +45,19 @@ void add_other_name(Automaton& a, const JsonRules& rules, std::span<const Proper
     }
     return out;
   };
-  add_string_code_point(a, rules, free, bare, free);
+  add_string_code_point(a, free, bare, free);
   a.byte(free, '"', '"', to);
   for (std::size_t i = 0; i < trie.size(); ++i) {
     if (!trie[i].name) a.byte(states[i], '"', '"', to);
     char32_t begin = 0;
     for (const auto& [code_point, next] : trie[i].next) {
       if (code_point > begin) {
-        add_string_code_point(a, rules, states[i], within(begin, code_point - 1, bare), free);
+        add_string_code_point(a, states[i], within(begin, code_point - 1, bare), free);
       }
-      add_string_code_point(a, rules, states[i], within(code_point, code_point, bare),
-                            states[next]);
+      add_string_code_point(a, states[i], within(code_point, code_point, bare), states[next]);
       begin = code_point + 1;
     }
-    add_string_code_point(a, rules, states[i], within(begin, 0x10FFFF, bare), free);
+    add_string_code_point(a, states[i], within(begin, 0x10FFFF, bare), free);
   }
 }
 
@@ -106,11 +105,11 @@ GrammarRule add_string(Automaton& a, const JsonRules& rules, std::size_t least,
     for (std::size_t count = 0;; ++count) {
       if (count >= least) a.byte(at, '"', '"', end);
       if (most ? count == *most : count == least) {
-        if (!most) a.call(at, rules.string_char, at);
+        if (!most) add_string_char(a, rules, at, at);
         return rule;
       }
       const GrammarState next = a.add_state();
-      a.call(at, rules.string_char, next);
+      add_string_char(a, rules, at, next);
       at = next;
     }
   }
@@ -130,7 +129,7 @@ GrammarRule add_string(Automaton& a, const JsonRules& rules, std::size_t least,
         found->second = a.add_state();
         todo.push_back(key);
       }
-      add_string_code_point(a, rules, from, edge.set, found->second);
+      add_string_code_point(a, from, edge.set, found->second);
     }
   }
   return rule;
@@ -168,7 +167,7 @@ GrammarRule add_object(Automaton& a, const JsonRules& rules,
   }
   if (others) {
     const GrammarState named = a.add_state();
-    add_other_name(a, rules, properties, choose[count], named);
+    add_other_name(a, properties, choose[count], named);
     value(named, *others, done[count]);
   }
   // From the last property on that must be there, the object may be over.
