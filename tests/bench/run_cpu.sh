@@ -16,7 +16,7 @@ mkdir -p "$results" "$build/bench"
 [ -f "$model/config.json" ] ||
   "$build/models/mobius-make-checkpoint" --shape 1b --seed 1 --out "$model"
 "$build/tests/bench/model_bench" --model "$model" --commit "$commit" --out "$results/model_cpu.json"
-for name in matmul attention tokenizer; do
+for name in matmul attention tokenizer grammar; do
   "$build/tests/bench/${name}_bench" --benchmark_context=commit="$commit" \
     --benchmark_out="$results/${name}_cpu.json" --benchmark_out_format=json
 done
