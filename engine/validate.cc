@@ -164,6 +164,11 @@ Status validate(const AttentionSettings& attention, std::int32_t num_layers,
 
 Status validate(const GenerationRequest& request, const RunnerInfo& model,
                 std::int32_t max_context) {
+  constexpr std::size_t kLongestClient = 256;
+  if (request.client.size() > kLongestClient) {
+    return refuse("user", "has " + std::to_string(request.client.size()) +
+                              " bytes, must have at most " + std::to_string(kLongestClient));
+  }
   // Cheap ones first; the prompt can have a million tokens.
   Status status = check_sampling(request.sampling, model);
   if (status.ok()) status = check_ends(request, model);

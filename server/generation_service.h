@@ -70,17 +70,17 @@ class GenerationService {
   void chat(ChatInput input, Abandoned abandoned, Started started);
   void complete(CompletionInput input, Abandoned abandoned, Started started);
 
-  /// The prompt that an input becomes, on the caller's thread: a tokenizer thread (`post`).
+  /// The prompt that an input becomes. Takes as long as tokenization does.
   StatusOr<std::vector<std::int32_t>> prompt_of(const ChatInput& input) const;
   StatusOr<std::vector<std::int32_t>> prompt_of(const CompletionInput& input) const;
   /// Not found, where a request names another model than this server's.
   Status check_model(const std::string& model) const;
-  /// Runs `work`, which must not throw, on a tokenizer thread. False when too much waits.
-  bool post(std::function<void()> work) { return pool_.post(std::move(work)); }
 
   /// A front end's word that an answer is over: its line in the log, and the metrics. Once for each
   /// Generation. `protocol`: "http", "grpc".
   void finished(std::string_view protocol, const std::string& id, const Finish& finish);
+  /// A front end's word that it answered a request with an error before it came here.
+  void refused(StatusCode code) { metrics_.refused(code); }
   const GenerationMetrics& metrics() const { return metrics_; }
 
   /// Refuses new requests with `unavailable` from now on; accepted ones go on.
@@ -97,6 +97,8 @@ class GenerationService {
 
   const std::string& model_name() const { return options_.model_name; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
+  /// Put before text prompts; -1: none.
+  std::int32_t bos_token() const { return options_.bos_token; }
   const Engine& engine() const { return engine_; }
 
  private:

@@ -16,14 +16,17 @@ class HttpSession;
 
 /// What all connections of an HttpServer share.
 struct HttpContext {
-  HttpContext(const ServerConfig::Http& http, GenerationService& generation, WorkerPool& pool)
-      : options(http), service(generation), parsers(pool) {}
+  HttpContext(const ServerConfig::Http& http, GenerationService& generation,
+              WorkerPool& parser_pool, WorkerPool& token_pool)
+      : options(http), service(generation), parsers(parser_pool), token_work(token_pool) {}
 
   const ServerConfig::Http options;
   GenerationService& service;
   /// Parses large bodies, so that the threads that answer /health do not have to. The server's: a
   /// session may own the last reference to this context, on any thread.
   WorkerPool& parsers;
+  /// Tokenizes for those who want tokens and no answer: nobody's generation waits behind them.
+  WorkerPool& token_work;
   std::atomic<bool> draining = false;
   std::atomic<int> requests = 0;  ///< being read (from the end of the header on) or answered
 

@@ -68,6 +68,7 @@ HttpSession::Awaitable<void> HttpSession::generate(bool chat) {
   co_await parse(job, chat);
   if (!job->parsed->ok()) {
     const Status status = job->parsed->status();
+    context_->service.refused(status.code());
     co_await respond(http_status_of(status.code()), error_body(status));
     co_return;
   }

@@ -27,7 +27,7 @@ struct HttpServer::Impl {
       : io(static_cast<int>(options.threads)),
         work(asio::make_work_guard(io)),
         acceptor(asio::make_strand(io)),
-        context(std::make_shared<HttpContext>(options, service, parsers)) {}
+        context(std::make_shared<HttpContext>(options, service, parsers, token_work)) {}
 
   void listen() {
     const ServerConfig::Http& options = context->options;
@@ -91,6 +91,7 @@ struct HttpServer::Impl {
   tcp::acceptor acceptor;
   // Posts to io, so it ends before it, and after io's threads, which post to it.
   WorkerPool parsers{1, 4096};
+  WorkerPool token_work{1, 64};
   std::shared_ptr<HttpContext> context;
   std::uint16_t port = 0;
   std::vector<std::thread> threads;

@@ -160,9 +160,12 @@ HttpSession::Awaitable<void> HttpSession::answer() {
       close_now();
     }
   }
-  log_event(LogLevel::info, "request",
+  // Probes and scrapes come every few seconds for as long as the process lives.
+  const std::string_view target = request_.target();
+  const bool probe = target == "/health" || target == "/ready" || target == "/metrics";
+  log_event(probe ? LogLevel::debug : LogLevel::info, "request",
             {{"method", request_.method_string()},
-             {"target", brief_text(request_.target(), 128)},
+             {"target", brief_text(target, 128)},
              {"status", std::int64_t{status_}},
              {"ms", milliseconds(Clock::now() - started_)}});
 }

@@ -42,6 +42,9 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   template <typename T>
   using Awaitable = boost::asio::awaitable<T>;
 
+  /// Makes the body of an answer about tokens.
+  using TokenAnswer = StatusOr<std::string> (*)(const GenerationService&, std::string_view body);
+
   HttpSession(std::shared_ptr<HttpContext> context, boost::asio::ip::tcp::socket socket);
   ~HttpSession();
   HttpSession(const HttpSession&) = delete;
@@ -71,7 +74,6 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   Awaitable<void> generate(bool chat);
 
   // http_tokens.cc: text to tokens and back
-  using TokenAnswer = StatusOr<std::string> (*)(const GenerationService&, std::string_view body);
   Awaitable<void> answer_tokens(TokenAnswer make);
 
   // http_generation.cc: one generation, streamed or whole

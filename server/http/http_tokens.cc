@@ -1,3 +1,4 @@
+#include <atomic>
 #include <boost/asio/post.hpp>
 #include <exception>
 #include <memory>
@@ -13,27 +14,38 @@ namespace mobius {
 
 namespace asio = boost::asio;
 
-/// Makes the answer on a tokenizer thread: parsing, tokenization and writing take as long as the
+namespace {
+
+struct TokenWork {
+  std::string body;
+  std::optional<StatusOr<std::string>> answer;
+  std::atomic<bool> abandoned = false;  // nobody waits: what has not begun is skipped
+  bool done = false;                    // the session's strand alone touches it
+};
+
+StatusOr<std::string> make_answer(const GenerationService& service, HttpSession::TokenAnswer make,
+                                  const TokenWork& work) try {
+  if (work.abandoned.load()) return Status(StatusCode::cancelled, "the client is gone");
+  return make(service, work.body);
+} catch (const std::bad_alloc&) {
+  return Status(StatusCode::resource_exhausted, "the server has no memory for this request");
+} catch (const std::exception& error) {
+  log_event(LogLevel::error, "request_failed", {{"error", error.what()}});
+  return Status(StatusCode::internal, "the request could not be answered");
+}
+
+}  // namespace
+
+/// Makes the answer on a thread for that: parsing, tokenization and writing take as long as the
 /// text is long.
 HttpSession::Awaitable<void> HttpSession::answer_tokens(TokenAnswer make) {
-  struct Work {
-    std::string body;
-    std::optional<StatusOr<std::string>> answer;
-    bool done = false;  // the session's strand alone touches it
-  };
-  const auto work = std::make_shared<Work>();
+  const auto work = std::make_shared<TokenWork>();
   work->body = std::move(request_.body());
+  request_.body().shrink_to_fit();
+  watch();
   // References go back to the strand: a session must not be destroyed on another thread.
-  const bool posted = context_->service.post([self = shared_from_this(), work, make]() mutable {
-    try {
-      work->answer.emplace(make(self->context_->service, work->body));
-    } catch (const std::bad_alloc&) {
-      work->answer.emplace(
-          Status(StatusCode::resource_exhausted, "the server has no memory for this request"));
-    } catch (const std::exception& error) {
-      log_event(LogLevel::error, "request_failed", {{"error", error.what()}});
-      work->answer.emplace(Status(StatusCode::internal, "the request could not be answered"));
-    }
+  const bool posted = context_->token_work.post([self = shared_from_this(), work, make]() mutable {
+    work->answer.emplace(make_answer(self->context_->service, make, *work));
     const auto executor = self->socket_.get_executor();
     asio::post(executor, [self = std::move(self), work = std::move(work)] {
       work->done = true;
@@ -44,14 +56,23 @@ HttpSession::Awaitable<void> HttpSession::answer_tokens(TokenAnswer make) {
     work->answer.emplace(
         Status(StatusCode::resource_exhausted, "too many requests wait to be tokenized"));
   }
-  while (posted && !work->done) co_await wait(std::chrono::hours(1));
-  request_.body().shrink_to_fit();
+  while (posted && !work->done) {
+    co_await wait(std::chrono::hours(1));
+    if (disconnected_) work->abandoned.store(true);
+  }
+  co_await stop_watching();
   body_share_.resize(0);
+  if (disconnected_) {
+    keep_alive_ = false;
+    status_ = http_status_of(StatusCode::cancelled);
+    co_return;
+  }
   if (work->answer->ok()) {
     co_await respond(200, std::move(*work->answer).value());
     co_return;
   }
   const Status& status = work->answer->status();
+  context_->service.refused(status.code());
   co_await respond(http_status_of(status.code()), error_body(status),
                    status.code() == StatusCode::resource_exhausted ? "Retry-After: 1\r\n" : "");
 }

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "server/http/json_fields.h"
@@ -18,8 +19,19 @@ std::string text_of(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-/// Parses the body and checks the model that it names.
+// A megabyte of text takes some 30 ms and 2 MB of memory; this bounds both.
+constexpr std::size_t kMaxBody = std::size_t{8} << 20U;
+constexpr std::size_t kMaxTokenTexts = 131072;
+
+Status check_size(std::string_view body) {
+  if (body.size() <= kMaxBody) return {};
+  return Status::invalid("", "the body has " + std::to_string(body.size()) +
+                                 " bytes; this endpoint takes at most " + std::to_string(kMaxBody));
+}
+
+/// The body as an object whose model, if it names one, is this server's.
 Status read_object(const GenerationService& service, std::string_view body, Json& root) {
+  if (Status status = check_size(body); !status.ok()) return status;
   std::string error;
   if (!parse_json(body, {}, root, error)) {
     return Status::invalid("", "the body is not valid JSON: " + error);
@@ -34,30 +46,54 @@ Status read_object(const GenerationService& service, std::string_view body, Json
              : Status();
 }
 
-StatusOr<Tokens> tokens_of_text(const GenerationService& service, JsonFields& fields,
-                                Status& status) {
-  const auto prompt = fields.string("prompt");
-  if (!prompt.has_value()) fields.fail("prompt", "is missing");
-  const bool with_begin = fields.boolean("add_special_tokens").value_or(true);
+/// What /tokenize was asked for, before any of it is tokenized.
+struct TokenizeRequest {
+  std::variant<std::string, ChatInput> prompt;
+  bool with_begin = true;
+  bool with_texts = false;
+};
+
+StatusOr<TokenizeRequest> read_tokenize(const Json& root) {
+  Status status;
+  JsonFields fields(root, "", status);
+  fields.string("model");
+  TokenizeRequest request;
+  request.with_texts = fields.boolean("return_token_strs").value_or(false);
+  if (root.contains("messages")) {
+    ChatInput chat;
+    read_chat_prompt(fields, chat, status);
+    request.prompt = std::move(chat);
+  } else {
+    auto prompt = fields.string("prompt");
+    if (!prompt.has_value()) fields.fail("prompt", "is missing");
+    request.prompt = std::move(prompt).value_or("");
+    request.with_begin = fields.boolean("add_special_tokens").value_or(true);
+  }
+  fields.refuse_unread();
   if (!status.ok()) return status;
-  if (with_begin) {
-    CompletionInput input;
-    input.prompt = *prompt;
-    return service.prompt_of(input);
+  return request;
+}
+
+StatusOr<Tokens> tokens_of(const GenerationService& service, const TokenizeRequest& request) {
+  if (const auto* chat = std::get_if<ChatInput>(&request.prompt)) {
+    StatusOr<Tokens> tokens = service.prompt_of(*chat);
+    if (!tokens.ok()) return with_names(tokens.status(), {.chat = true});
+    return tokens;
   }
   Tokens tokens;
-  service.tokenizer().encode(*prompt, tokens);
+  if (request.with_begin && service.bos_token() >= 0) tokens.push_back(service.bos_token());
+  service.tokenizer().encode(std::get<std::string>(request.prompt), tokens);
   return tokens;
 }
 
-StatusOr<Tokens> tokens_of_chat(const GenerationService& service, JsonFields& fields,
-                                Status& status) {
-  ChatInput input;
-  read_chat_prompt(fields, input, status);
-  if (!status.ok()) return status;
-  StatusOr<Tokens> tokens = service.prompt_of(input);
-  if (!tokens.ok()) return with_names(tokens.status(), {.chat = true});
-  return tokens;
+// Millions of numbers as JSON values would take many times the memory of their text.
+std::string list_of(const Tokens& tokens) {
+  std::string list = "[";
+  for (const std::int32_t token : tokens) {
+    if (list.size() > 1) list += ',';
+    list += std::to_string(token);
+  }
+  return list + ']';
 }
 
 }  // namespace
@@ -65,27 +101,25 @@ StatusOr<Tokens> tokens_of_chat(const GenerationService& service, JsonFields& fi
 StatusOr<std::string> answer_tokenize(const GenerationService& service, std::string_view body) {
   Json root;
   if (Status status = read_object(service, body, root); !status.ok()) return status;
-  Status status;
-  JsonFields fields(root, "", status);
-  fields.string("model");
-  const bool with_text = fields.boolean("return_token_strs").value_or(false);
-  const StatusOr<Tokens> tokens = root.contains("messages")
-                                      ? tokens_of_chat(service, fields, status)
-                                      : tokens_of_text(service, fields, status);
-  fields.refuse_unread();
-  if (!status.ok()) return status;
-  if (!tokens.ok()) return tokens.status();
-  Json answer = {{"count", tokens.value().size()},
-                 {"max_model_len", service.engine().model().limits.max_context},
-                 {"tokens", tokens.value()},
-                 {"token_strs", nullptr}};
-  if (with_text) {
-    Json& texts = answer["token_strs"] = Json::array();
-    for (const std::int32_t token : tokens.value()) {
-      texts.push_back(service.tokenizer().bytes(token));
+  const StatusOr<TokenizeRequest> request = read_tokenize(root);
+  if (!request.ok()) return request.status();
+  const StatusOr<Tokens> made = tokens_of(service, request.value());
+  if (!made.ok()) return made.status();
+  const Tokens& tokens = made.value();
+  std::string texts = "null";
+  if (request.value().with_texts) {
+    if (tokens.size() > kMaxTokenTexts) {
+      return Status::invalid("return_token_strs",
+                             "return_token_strs is set for " + std::to_string(tokens.size()) +
+                                 " tokens; must be at most " + std::to_string(kMaxTokenTexts));
     }
+    Json list = Json::array();
+    for (const std::int32_t token : tokens) list.push_back(service.tokenizer().bytes(token));
+    texts = text_of(list);
   }
-  return text_of(answer);
+  return "{\"count\":" + std::to_string(tokens.size()) +
+         ",\"max_model_len\":" + std::to_string(service.engine().model().limits.max_context) +
+         ",\"tokens\":" + list_of(tokens) + ",\"token_strs\":" + texts + '}';
 }
 
 StatusOr<std::string> answer_detokenize(const GenerationService& service, std::string_view body) {
@@ -115,15 +149,16 @@ StatusOr<std::string> answer_detokenize(const GenerationService& service, std::s
 }
 
 StatusOr<std::string> answer_render(const GenerationService& service, std::string_view body) {
+  if (Status status = check_size(body); !status.ok()) return status;
   StatusOr<OpenAiRequest> request = parse_chat_request(body);
   if (!request.ok()) return request.status();
   const auto& input = std::get<ChatInput>(request.value().input);
   if (Status status = service.check_model(input.model); !status.ok()) return status;
   const StatusOr<Tokens> tokens = service.prompt_of(input);
   if (!tokens.ok()) return with_names(tokens.status(), request.value().names);
-  return text_of({{"prompt", service.tokenizer().decode(tokens.value(), true)},
-                  {"token_ids", tokens.value()},
-                  {"count", tokens.value().size()}});
+  return "{\"prompt\":" + text_of(service.tokenizer().decode(tokens.value(), true)) +
+         ",\"token_ids\":" + list_of(tokens.value()) +
+         ",\"count\":" + std::to_string(tokens.value().size()) + '}';
 }
 
 }  // namespace mobius

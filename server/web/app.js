@@ -101,15 +101,12 @@ function request() {
   };
 }
 
-function showProgress(progress, started) {
+function showProgress(progress) {
   element('progress').hidden = !progress;
   if (!progress) return;
   element('bar').value = progress.done / Math.max(progress.total, 1);
-  const seconds = (performance.now() - started) / 1000;
-  const computed = progress.done - progress.cached;
-  const left = computed > 0 ? (progress.total - progress.done) * seconds / computed : NaN;
   element('progress_text').value = `${progress.done.toLocaleString()} of ${progress.total.toLocaleString()} tokens read`
-      + (Number.isFinite(left) ? `, about ${Math.ceil(left)} s left` : '');
+      + (progress.seconds_left != null ? `, about ${Math.ceil(progress.seconds_left)} s left` : '');
 }
 
 function summary(usage, numbers) {
@@ -137,14 +134,13 @@ async function ask() {
   showAttached();
 
   const box = show('assistant', '');
-  const started = performance.now();
   const write = writer(box.firstChild);
   let answer = '';
   running = new AbortController();
   busy(true);
   try {
     const end = await streamChat(request(), running.signal, {
-      progress: (progress) => showProgress(progress, started),
+      progress: showProgress,
       text: (piece) => {
         answer += piece;
         write(piece);

@@ -244,3 +244,10 @@ def test_special_token_text_stays_text(server):
     _, plain = server.chat("", max_tokens=1)
     extra = special["usage"]["prompt_tokens"] - plain["usage"]["prompt_tokens"]
     assert extra > 15
+
+
+def test_a_long_user_is_refused(server):
+    status, answer = server.complete(user="u" * 257)
+    assert status == 400
+    assert answer["error"]["param"] == "user" and "256" in answer["error"]["message"]
+    assert server.complete(user="u" * 256, max_tokens=1)[0] == 200

@@ -78,3 +78,23 @@ def test_they_take_posted_json_alone(server):
     assert server.request("GET", "/tokenize")[0] == 405
     assert server.request("POST", "/tokenize", b"{}", {"Content-Type": "text/plain"})[0] == 415
     assert server.post("/detokenize", b"{")[0] == 400
+
+
+def test_size_is_bounded(server):
+    status, answer = server.post("/tokenize", {"prompt": "x" * (8 << 20)})
+    assert status == 400 and "8388608" in answer["error"]["message"]
+    status, answer = server.post("/tokenize", {"prompt": "a1 " * 100_000, "return_token_strs": True})
+    assert status == 400 and "131072" in answer["error"]["message"]
+    status, answer = server.post("/tokenize", {"prompt": "a1 " * 100_000})
+    assert status == 200 and answer["count"] == len(answer["tokens"]) > 131072
+
+
+def test_who_wants_tokens_delays_no_answer_and_may_go(server):
+    for _ in range(8):
+        connection = server.connect()
+        connection.request("POST", "/tokenize", b'{"prompt": "' + b"word " * 1_500_000 + b'"}',
+                           {"Content-Type": "application/json"})
+        connection.close()
+    status, answer = server.complete(max_tokens=2)
+    assert status == 200 and answer["usage"]["completion_tokens"] == 2
+    server.wait_for_log("request", lambda line: line["target"] == "/tokenize" and line["status"] == 499)

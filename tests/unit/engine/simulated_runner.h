@@ -18,8 +18,8 @@ RunnerInfo simulated_model(std::int32_t num_pages = 64);
 
 /// A runner whose pages hold (token, position, attention) and whose next token is a hash of all
 /// that, read through the page table, and of the seed. A wrong page table, a lost or misplaced row,
-/// a page that somebody else wrote, or a row under the wrong policy gives other tokens. Where a mask
-/// excludes the token, it is the next one (cyclically) that is allowed. Throws
+/// a page that somebody else wrote, or a row under the wrong policy gives other tokens. Where a
+/// mask excludes the token, it is the next one (cyclically) that is allowed. Throws
 /// std::logic_error on a batch that breaks the contract of models/runner.h.
 class SimulatedRunner : public Runner {
  public:

@@ -114,10 +114,11 @@ TEST(StreamWriter, HeldBackTextComesBeforeTheEnd) {
 
 TEST(StreamWriter, Progress) {
   const StreamWriter writer(make_head(true));
-  const Json progress =
-      Json::parse(events_of(writer.progress({.total = 9, .cached = 1, .done = 5, .seconds_left = 0.5})).at(0));
+  const Json progress = Json::parse(
+      events_of(writer.progress({.total = 9, .cached = 1, .done = 5, .seconds_left = 0.5})).at(0));
   EXPECT_EQ(progress["choices"], Json::array());
-  EXPECT_EQ(progress["mobius"]["progress"], (Json{{"total", 9}, {"cached", 1}, {"done", 5}, {"seconds_left", 0.5}}));
+  EXPECT_EQ(progress["mobius"]["progress"],
+            (Json{{"total", 9}, {"cached", 1}, {"done", 5}, {"seconds_left", 0.5}}));
 }
 
 TEST(StreamWriter, FailureEndsTheStreamWithTheError) {
