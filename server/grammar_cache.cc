@@ -12,6 +12,8 @@ namespace {
 // Masks that a grammar finds in use come on top: 16 KB for each of its states that allow much.
 constexpr std::size_t kMaxKept = 64;
 constexpr std::size_t kMaxBytes = std::size_t{64} << 20U;
+// Of one schema: its text is parsed again here, and compiling it takes a tokenizer thread.
+constexpr std::size_t kMaxSchemaBytes = std::size_t{256} << 10U;
 
 constexpr const char* kField = "response_format.schema";
 
@@ -22,6 +24,11 @@ StatusOr<std::shared_ptr<const Grammar>> GrammarCache::get(const ResponseFormat&
   auto vocabulary = this->vocabulary();
   if (format.kind == ResponseFormat::Kind::json_object) return json_object_;
   if (auto known = find(format.schema)) return known;
+  if (format.schema.size() > kMaxSchemaBytes) {
+    return Status::invalid(kField,
+                           std::string(kField) + " has " + std::to_string(format.schema.size()) +
+                               " bytes, must have at most " + std::to_string(kMaxSchemaBytes));
+  }
   nlohmann::ordered_json schema;
   std::string error;
   if (!parse_json(format.schema, {}, schema, error)) {
