@@ -358,6 +358,7 @@ struct Arguments {
   std::string commit = "unknown";
   std::int32_t longest = 65536;
   bool like_peer = false;
+  bool decode_only = false;
   std::int32_t threads = 0;
 };
 
@@ -391,8 +392,9 @@ void run(Arguments arguments) {
   const LlamaConfig& config = bench.config();
   Report report(threads, config.num_layers == 16 && config.hidden_size == 2048 &&
                              config.intermediate_size == 8192 && config.vocab_size == 128256);
-  measure_like_the_peer(bench, report);
-  if (!arguments.like_peer) measure_contexts(bench, report, arguments.longest);
+  if (!arguments.decode_only) measure_like_the_peer(bench, report);
+  if (!arguments.like_peer && !arguments.decode_only)
+    measure_contexts(bench, report, arguments.longest);
   measure_decode(bench, report, arguments.longest, threads);
   document["peer"] = "llama.cpp, BF16, flash attention, two AVX-512 cores";
   document["results"] = report.rows();
@@ -413,6 +415,8 @@ int main(int argc, char** argv) {
   app.add_option("--longest", arguments.longest, "longest context")
       ->check(CLI::Range(4096, 1 << 20));
   app.add_flag("--like-peer", arguments.like_peer, "only what a peer was measured on");
+  app.add_flag("--decode-only", arguments.decode_only,
+               "no prefill: short enough to take turns with a peer");
   app.add_option("--threads", arguments.threads, "0: every core")->check(CLI::Range(0, 1024));
   CLI11_PARSE(app, argc, argv);
   try {
