@@ -219,7 +219,8 @@ int run(std::span<const char* const> arguments) {
     }
   }
   // Values that contradict each other are worth a line only once each of them is valid.
-  if (errors.empty()) errors = check_config(config);
+  // A probe asks a server that has a valid configuration of its own.
+  if (errors.empty() && command.action != CommandAction::probe) errors = check_config(config);
   if (!errors.empty()) return report(errors);
   switch (command.action) {
     case CommandAction::check: return check(config);

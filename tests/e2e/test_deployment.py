@@ -19,7 +19,7 @@ def run(*arguments, **environment):
 
 def probe(server, path):
     host, port = server.http_address
-    return run("--probe", path, "--model.path", "x", "--http.address", host, "--http.port", port)
+    return run("--probe", path, "--http.address", host, "--http.port", port)
 
 
 def test_the_environment_sets_what_the_file_and_the_command_line_do_not(tmp_path, checkpoint):
@@ -51,7 +51,7 @@ def test_probe_tells_what_the_server_answers(server):
 def test_probe_asks_loopback_where_the_server_listens_everywhere(start_server):
     server = start_server(http__address="0.0.0.0", server__allow_insecure_remote="true")
     _, port = server.http_address
-    result = run("--probe", "/ready", MOBIUS_MODEL_PATH="x", MOBIUS_HTTP_ADDRESS="0.0.0.0",
+    result = run("--probe", "/ready", MOBIUS_HTTP_ADDRESS="0.0.0.0",
                  MOBIUS_HTTP_PORT=port, MOBIUS_SERVER_ALLOW_INSECURE_REMOTE="true")
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -59,7 +59,7 @@ def test_probe_asks_loopback_where_the_server_listens_everywhere(start_server):
 def test_probe_says_when_there_is_no_server():
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    result = run("--probe", "/ready", "--model.path", "x", "--http.port", port)
+    result = run("--probe", "/ready", "--http.port", port)
     assert result.returncode == 1
     assert "cannot connect" in result.stderr
 
