@@ -4,14 +4,10 @@
 #include <bit>
 #include <cassert>
 
+#include "engine/mix.h"
+
 namespace mobius {
 namespace {
-
-std::uint64_t mixed(std::uint64_t x) {  // splitmix64
-  x = (x ^ (x >> 30U)) * 0xbf58476d1ce4e5b9ULL;
-  x = (x ^ (x >> 27U)) * 0x94d049bb133111ebULL;
-  return x ^ (x >> 31U);
-}
 
 struct Hash {
   std::uint64_t state;
@@ -48,7 +44,7 @@ PageContent PageContent::of(std::span<const std::int32_t> tokens, std::int64_t p
   return {tokens, prompt, generated, split};
 }
 
-PrefixCache::PrefixCache(KvPages& pages, std::uint64_t key) : pages_(&pages), key_(mixed(key + 1)) {
+PrefixCache::PrefixCache(KvPages& pages, std::uint64_t key) : pages_(&pages), key_(mix(key + 1)) {
   // No step allocates an entry: there is at most one for each page.
   nodes_.reserve(static_cast<std::size_t>(pages.total()));
   unused_.reserve(static_cast<std::size_t>(pages.total()));
@@ -67,7 +63,7 @@ std::uint64_t PrefixCache::hash(std::uint64_t before, const PageContent& content
   hash.add(content.first);
   hash.add(content.second);
   hash.add(content.split);
-  return mixed(hash.state);
+  return mix(hash.state);
 }
 
 bool PrefixCache::holds(Node node, Node parent, const PageContent& content) const {

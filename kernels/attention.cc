@@ -15,6 +15,25 @@ std::string validate(const AttentionPolicy& policy, std::int32_t page_tokens) {
   return {};
 }
 
+void check_pages(const KvShape& shape) {
+  const auto refuse = [](const std::string& what) {
+    throw std::runtime_error("KV cache: " + what);
+  };
+  if (shape.page_tokens < 16 || shape.page_tokens % 16 != 0) {
+    refuse("page_tokens is " + std::to_string(shape.page_tokens) +
+           ", must be a positive multiple of 16");
+  }
+  if (shape.centroid_block < 0 || shape.centroid_block % shape.page_tokens != 0) {
+    refuse("centroid_block is " + std::to_string(shape.centroid_block) +
+           ", must be 0 or a multiple of the page (" + std::to_string(shape.page_tokens) +
+           " tokens)");
+  }
+  if (shape.num_layers < 1 || shape.num_pages < 1 || shape.kv_heads < 1) {
+    refuse("needs at least one layer, page and head; has " + std::to_string(shape.num_layers) +
+           ", " + std::to_string(shape.num_pages) + " and " + std::to_string(shape.kv_heads));
+  }
+}
+
 void check_slices(std::span<const SequenceSlice> slices, const KvShape& shape, std::int64_t rows) {
   const auto require = [](bool holds, const char* what) {
     if (!holds) throw std::invalid_argument(what);

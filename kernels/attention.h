@@ -66,6 +66,10 @@ struct SequenceSlice {
   }
 };
 
+/// Checks what every backend asks of a cache's pages: their size, the stored centroids' block, the
+/// counts. Types and head dimensions are the backend's own. Throws std::runtime_error, one line.
+void check_pages(const KvShape& shape);
+
 /// Checks that slices fit a cache: they cover `rows` rows in order and without gaps, each has the
 /// pages it needs, page ids exist, policies are valid. Throws std::invalid_argument.
 void check_slices(std::span<const SequenceSlice> slices, const KvShape& shape, std::int64_t rows);

@@ -7,20 +7,13 @@
 #include <random>
 #include <utility>
 
+#include "engine/mix.h"
 #include "engine/validate.h"
 #include "server/json.h"
 #include "server/log.h"
 
 namespace mobius {
 namespace {
-
-/// SplitMix64's output function (Steele, Lea, Flood, "Fast splittable pseudorandom number
-/// generators", 2014): a bijection, so that ids made from a counter never repeat.
-std::uint64_t mix(std::uint64_t z) {
-  z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9ULL;
-  z = (z ^ (z >> 27U)) * 0x94d049bb133111ebULL;
-  return z ^ (z >> 31U);
-}
 
 std::uint64_t random_start() {
   std::random_device device;

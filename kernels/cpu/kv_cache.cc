@@ -37,19 +37,7 @@ Layout layout_of(const KvShape& shape) {
     refuse("head_dim is " + std::to_string(shape.head_dim) + ", must be a multiple of 16 up to " +
            std::to_string(kMaxHeadDim));
   }
-  if (shape.page_tokens < 16 || shape.page_tokens % 16 != 0) {
-    refuse("page_tokens is " + std::to_string(shape.page_tokens) +
-           ", must be a positive multiple of 16");
-  }
-  if (shape.centroid_block < 0 || shape.centroid_block % shape.page_tokens != 0) {
-    refuse("centroid_block is " + std::to_string(shape.centroid_block) +
-           ", must be 0 or a multiple of the page (" + std::to_string(shape.page_tokens) +
-           " tokens)");
-  }
-  if (shape.num_layers < 1 || shape.num_pages < 1 || shape.kv_heads < 1) {
-    refuse("needs at least one layer, page and head; has " + std::to_string(shape.num_layers) +
-           ", " + std::to_string(shape.num_pages) + " and " + std::to_string(shape.kv_heads));
-  }
+  check_pages(shape);
   const auto head_dim = static_cast<std::size_t>(shape.head_dim);
   const std::size_t tiles = static_cast<std::size_t>(shape.num_layers) *
                             static_cast<std::size_t>(shape.num_pages) *

@@ -73,8 +73,7 @@ HttpSession::Awaitable<void> HttpSession::answer_tokens(TokenAnswer make) {
   }
   const Status& status = work->answer->status();
   context_->service.refused(status.code());
-  co_await respond(http_status_of(status.code()), error_body(status),
-                   status.code() == StatusCode::resource_exhausted ? "Retry-After: 1\r\n" : "");
+  co_await respond(http_status_of(status.code()), error_body(status), retry_header(status));
 }
 
 }  // namespace mobius

@@ -104,4 +104,16 @@ void JsonFields::refuse_unread() {
   }
 }
 
+Status parse_body(std::string_view body, Json& object) {
+  std::string error;
+  if (!parse_json(body, {}, object, error)) {
+    return Status::invalid("", "the body is not valid JSON: " + error);
+  }
+  if (!object.is_object()) {
+    return Status::invalid("",
+                           "the body is " + std::string(type_name(object)) + "; must be an object");
+  }
+  return {};
+}
+
 }  // namespace mobius

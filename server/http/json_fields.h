@@ -47,6 +47,9 @@ class JsonFields {
   std::vector<std::string_view> read_;
 };
 
+/// Parses a request's body, which must be one JSON object. invalid_argument without a field.
+Status parse_body(std::string_view body, nlohmann::ordered_json& object);
+
 /// The integer that a JSON number is, if it is one that fits.
 std::optional<std::int64_t> as_int64(const nlohmann::ordered_json& value);
 

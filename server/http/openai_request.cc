@@ -424,14 +424,7 @@ void read_prompt(JsonFields& fields, CompletionInput& input) {
 template <typename Read>
 StatusOr<OpenAiRequest> parse(std::string_view body, OpenAiRequest request, const Read& read) {
   Json root;
-  std::string error;
-  if (!parse_json(body, {}, root, error)) {
-    return Status::invalid("", "the body is not valid JSON: " + error);
-  }
-  if (!root.is_object()) {
-    return Status::invalid("",
-                           "the body is " + std::string(type_name(root)) + "; must be an object");
-  }
+  if (Status status = parse_body(body, root); !status.ok()) return status;
   Status status;
   JsonFields fields(root, "", status);
   std::visit([&](auto& in) { in.model = fields.string("model").value_or(""); }, request.input);

@@ -32,14 +32,7 @@ Status check_size(std::string_view body) {
 /// The body as an object whose model, if it names one, is this server's.
 Status read_object(const GenerationService& service, std::string_view body, Json& root) {
   if (Status status = check_size(body); !status.ok()) return status;
-  std::string error;
-  if (!parse_json(body, {}, root, error)) {
-    return Status::invalid("", "the body is not valid JSON: " + error);
-  }
-  if (!root.is_object()) {
-    return Status::invalid("",
-                           "the body is " + std::string(type_name(root)) + "; must be an object");
-  }
+  if (Status status = parse_body(body, root); !status.ok()) return status;
   const auto model = root.find("model");
   return model != root.end() && model->is_string()
              ? service.check_model(model->get_ref<const std::string&>())
