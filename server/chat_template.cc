@@ -1,5 +1,6 @@
 #include "server/chat_template.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -130,12 +131,6 @@ Status check_messages(std::span<const ChatMessage> messages) {
     if (message.role != ChatRole::assistant) {
       return Status::invalid(field, field + " is for messages of the assistant only");
     }
-    if (message.tool_calls.size() > 1) {
-      return Status::invalid(
-          field, field + " has " + std::to_string(message.tool_calls.size()) +
-                     " calls; Llama 3.1 takes one call per message: send each call in an assistant "
-                     "message of its own, followed by its result (parallel_tool_calls: false)");
-    }
   }
   return {};
 }
@@ -156,6 +151,45 @@ StatusOr<std::string> write_tools(std::span<const std::string> tools_json) {
     out += "\n\n";
   }
   return out;
+}
+
+Status write_call(Prompt& prompt, const ChatToolCall& call, const std::string& field) {
+  const StatusOr<std::string> arguments =
+      json_of_field(field + ".arguments", call.arguments.empty() ? "{}" : call.arguments, 0);
+  if (!arguments.ok()) return arguments.status();
+  prompt.header(ChatRole::assistant);
+  prompt.text("{\"name\": \"" + call.name + "\", \"parameters\": " + arguments.value() + "}");
+  prompt.end_turn();
+  return {};
+}
+
+void write_result(Prompt& prompt, const ChatMessage& message) {
+  prompt.header(ChatRole::tool);
+  // The official template asks whether the content is iterable, which a string is: even plain text
+  // is shown as JSON.
+  prompt.text(python_json_string(message.content));
+  prompt.end_turn();
+}
+
+/// The calls of the message at `next` and the results behind it, each call before its result: the
+/// model knows no other order. Moves `next` behind them.
+Status write_calls(Prompt& prompt, std::span<const ChatMessage> messages, std::size_t& next) {
+  const ChatMessage& message = messages[next];
+  const std::string field = at("messages", next) + ".tool_calls";
+  std::vector<const ChatMessage*> results;
+  for (++next; next < messages.size() && messages[next].role == ChatRole::tool; ++next) {
+    results.push_back(&messages[next]);
+  }
+  for (std::size_t i = 0; i < message.tool_calls.size(); ++i) {
+    const ChatToolCall& call = message.tool_calls[i];
+    if (Status status = write_call(prompt, call, at(field, i)); !status.ok()) return status;
+    const auto result = std::ranges::find(results, call.id, &ChatMessage::tool_call_id);
+    if (result == results.end()) continue;
+    write_result(prompt, **result);
+    results.erase(result);
+  }
+  for (const ChatMessage* result : results) write_result(prompt, *result);
+  return {};
 }
 
 }  // namespace
@@ -214,24 +248,20 @@ StatusOr<std::vector<std::int32_t>> render_chat(const Tokenizer& tokenizer,
     prompt.end_turn();
   }
 
-  for (; next < messages.size(); ++next) {
+  while (next < messages.size()) {
     const ChatMessage& message = messages[next];
-    prompt.header(message.role);
     if (!message.tool_calls.empty()) {
-      const ChatToolCall& call = message.tool_calls[0];
-      const StatusOr<std::string> arguments =
-          json_of_field(at("messages", next) + ".tool_calls[0].arguments",
-                        call.arguments.empty() ? "{}" : call.arguments, 0);
-      if (!arguments.ok()) return arguments.status();
-      prompt.text("{\"name\": \"" + call.name + "\", \"parameters\": " + arguments.value() + "}");
-    } else if (message.role == ChatRole::tool) {
-      // The official template asks whether the content is iterable, which a string is: even plain
-      // text is shown as JSON.
-      prompt.text(python_json_string(message.content));
-    } else {
-      prompt.text(trim(message.content));
+      if (Status status = write_calls(prompt, messages, next); !status.ok()) return status;
+      continue;
     }
-    prompt.end_turn();
+    if (message.role == ChatRole::tool) {
+      write_result(prompt, message);
+    } else {
+      prompt.header(message.role);
+      prompt.text(trim(message.content));
+      prompt.end_turn();
+    }
+    ++next;
   }
   if (options.add_generation_prompt) prompt.header(ChatRole::assistant);
   return prompt.finish();

@@ -50,10 +50,12 @@ struct ChatTemplateOptions {
 ///   whatever its role, as in the official template.
 /// - Texts that look like control tokens stay text, in every field.
 /// - An assistant message with a tool call shows the call alone: the template drops its content.
+/// - The template takes one call per message. Several are shown as messages of their own, each
+///   followed by its result: of the tool messages behind, the one with the call's id (without ids:
+///   the next).
 ///
-/// Errors, with the field at fault: no messages; tools without a message that can carry them; more
-/// than one tool call in a message (the model was trained on single ones); tool calls of another
-/// role than the assistant; definitions or arguments that are not a JSON object
+/// Errors, with the field at fault: no messages; tools without a message that can carry them; tool
+/// calls of another role than the assistant; definitions or arguments that are not a JSON object
 /// (invalid_argument). Too many tokens: invalid_argument for the field "prompt". A vocabulary
 /// without Llama 3's header tokens: failed_precondition.
 StatusOr<std::vector<std::int32_t>> render_chat(const Tokenizer& tokenizer,

@@ -5,11 +5,13 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "engine/grammar/grammar.h"
 #include "engine/status.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "server/generation_options.h"
+#include "server/tools/tools.h"
 
 namespace mobius {
 
@@ -24,16 +26,24 @@ class GrammarCache {
   /// call that needs it arranges the vocabulary, which takes some ten milliseconds.
   StatusOr<std::shared_ptr<const Grammar>> get(const ResponseFormat& format);
 
+  /// The same for an answer that may call tools (server/tools/tools.h). A tool that is not strict
+  /// and whose schema is more than grammars know gets any object as its arguments; a strict one is
+  /// refused with the field "tools[0].function.parameters".
+  StatusOr<std::shared_ptr<const Grammar>> get(std::vector<Tool> tools, const ToolChoice& choice,
+                                               bool parallel, const ResponseFormat& format);
+
  private:
   struct Kept {
-    std::string schema;
+    std::string key;
     std::shared_ptr<const Grammar> grammar;
     std::size_t bytes = 0;
   };
 
   std::shared_ptr<const GrammarVocabulary> vocabulary();
-  std::shared_ptr<const Grammar> find(const std::string& schema);
-  void keep(std::string schema, const std::shared_ptr<const Grammar>& grammar);
+  StatusOr<std::shared_ptr<const Grammar>> compile(const std::string& schema,
+                                                   const GrammarForms& forms);
+  std::shared_ptr<const Grammar> find(const std::string& key);
+  void keep(std::string key, const std::shared_ptr<const Grammar>& grammar);
 
   const Tokenizer* tokenizer_;
   std::once_flag once_;

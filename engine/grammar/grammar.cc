@@ -99,8 +99,8 @@ std::shared_ptr<const Grammar> Grammar::json_object(
 
 StatusOr<std::shared_ptr<const Grammar>> Grammar::json_schema(
     const nlohmann::ordered_json& schema, std::shared_ptr<const GrammarVocabulary> vocabulary,
-    const SchemaLimits& limits) {
-  StatusOr<Automaton> automaton = compile_schema(schema, limits);
+    const SchemaLimits& limits, const GrammarForms& forms) {
+  StatusOr<Automaton> automaton = compile_schema(schema, limits, forms);
   if (!automaton.ok()) return automaton.status();
   return std::shared_ptr<const Grammar>(
       new Grammar(std::make_unique<Impl>(std::move(automaton).value(), std::move(vocabulary))));

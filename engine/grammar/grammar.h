@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/grammar/stack_sets.h"
@@ -38,6 +39,15 @@ struct SchemaLimits {
   std::size_t pattern_states = 4'000;  ///< of one pattern's automaton
 };
 
+/// What the texts of a grammar are, beside one value of a schema. Places in the schema are JSON
+/// pointers as URI fragments.
+struct GrammarForms {
+  std::string values = "#";  ///< where the values' schema is
+  bool several = false;      ///< one or more of them, with ";" and white space between
+  std::string other = {};  ///< where the schema of one other value is, which stands alone; or none
+  bool text = false;       ///< also any text that does not begin, white space left out, with '{'
+};
+
 /// A language of JSON texts, compiled. Immutable but for what it caches; thread-safe, to be shared
 /// between requests.
 class Grammar {
@@ -57,7 +67,7 @@ class Grammar {
   /// README.md).
   static StatusOr<std::shared_ptr<const Grammar>> json_schema(
       const nlohmann::ordered_json& schema, std::shared_ptr<const GrammarVocabulary> vocabulary,
-      const SchemaLimits& limits = {});
+      const SchemaLimits& limits = {}, const GrammarForms& forms = {});
 
   /// Bytes that it holds, about; caches that grow in use are not counted.
   std::size_t bytes() const;

@@ -16,27 +16,6 @@ GrammarState continuation(Automaton& a, GrammarState to) {
   return state;
 }
 
-/// One character of two to four bytes, by Unicode 15, table 3-7.
-void add_multi_byte(Automaton& a, GrammarState from, GrammarState to) {
-  const GrammarState one = continuation(a, to);
-  const GrammarState two = continuation(a, one);
-  const GrammarState three = continuation(a, two);
-  a.byte(from, 0xC2, 0xDF, one);
-  a.byte(from, 0xE1, 0xEC, two);
-  a.byte(from, 0xEE, 0xEF, two);
-  a.byte(from, 0xF1, 0xF3, three);
-  const auto special = [&](std::uint8_t lead, std::uint8_t low, std::uint8_t high,
-                           GrammarState rest) {
-    const GrammarState second = a.add_state();
-    a.byte(from, lead, lead, second);
-    a.byte(second, low, high, rest);
-  };
-  special(0xE0, 0xA0, 0xBF, one);  // no overlong forms
-  special(0xED, 0x80, 0x9F, one);  // no surrogates
-  special(0xF0, 0x90, 0xBF, two);
-  special(0xF4, 0x80, 0x8F, two);  // no more than U+10FFFF
-}
-
 void add_hex(Automaton& a, GrammarState from, GrammarState to) {
   a.byte(from, '0', '9', to);
   a.byte(from, 'A', 'F', to);
@@ -147,6 +126,27 @@ GrammarRule add_number(Automaton& a, bool fraction) {
 }
 
 }  // namespace
+
+// Unicode 15, table 3-7.
+void add_multi_byte(Automaton& a, GrammarState from, GrammarState to) {
+  const GrammarState one = continuation(a, to);
+  const GrammarState two = continuation(a, one);
+  const GrammarState three = continuation(a, two);
+  a.byte(from, 0xC2, 0xDF, one);
+  a.byte(from, 0xE1, 0xEC, two);
+  a.byte(from, 0xEE, 0xEF, two);
+  a.byte(from, 0xF1, 0xF3, three);
+  const auto special = [&](std::uint8_t lead, std::uint8_t low, std::uint8_t high,
+                           GrammarState rest) {
+    const GrammarState second = a.add_state();
+    a.byte(from, lead, lead, second);
+    a.byte(second, low, high, rest);
+  };
+  special(0xE0, 0xA0, 0xBF, one);  // no overlong forms
+  special(0xED, 0x80, 0x9F, one);  // no surrogates
+  special(0xF0, 0x90, 0xBF, two);
+  special(0xF4, 0x80, 0x8F, two);  // no more than U+10FFFF
+}
 
 void add_digits(Automaton& a, GrammarState from, int least, int most, GrammarState to) {
   for (int i = 0;; ++i) {

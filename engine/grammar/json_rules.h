@@ -41,6 +41,9 @@ JsonRules add_json_rules(Automaton& automaton);
 void add_string_char(Automaton& automaton, const JsonRules& rules, GrammarState from,
                      GrammarState to);
 
+/// Edges for one character of two to four bytes of UTF-8, surrogates left out.
+void add_multi_byte(Automaton& automaton, GrammarState from, GrammarState to);
+
 /// Ranges of code points, first and last; ordered, apart from each other.
 using CodePoints = std::vector<std::pair<char32_t, char32_t>>;
 

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/grammar/form_rules.h"
 #include "engine/grammar/number_rules.h"
 #include "engine/grammar/pattern.h"
 #include "engine/grammar/schema_merge.h"
@@ -92,8 +93,10 @@ class SchemaCompiler {
   SchemaCompiler(const Json& root, const SchemaLimits& limits)
       : root_(root), limits_(limits), rules_(add_json_rules(a_)) {}
 
-  StatusOr<Automaton> compile() {
-    const GrammarRule rule = reference("#");
+  StatusOr<Automaton> compile(const GrammarForms& forms) {
+    const GrammarRule values = reference(forms.values);
+    std::optional<GrammarRule> other;
+    if (!forms.other.empty()) other = reference(forms.other);
     while (status_.ok() && next_todo_ < todo_.size()) {
       // By value: compiling adds references.
       const auto [pointer, schema, of] = todo_[next_todo_++];
@@ -103,7 +106,7 @@ class SchemaCompiler {
     }
     within_limits("#", 0);
     if (!status_.ok()) return status_;
-    if (!a_.finish(rule)) {
+    if (!a_.finish(add_forms(a_, rules_, forms, values, other))) {
       return Status::invalid("schema", "schema allows no value that is finite");
     }
     if (const GrammarRule again = a_.left_recursive_rule(); again >= 0) {
@@ -608,8 +611,9 @@ class SchemaCompiler {
 
 }  // namespace
 
-StatusOr<Automaton> compile_schema(const Json& schema, const SchemaLimits& limits) {
-  return SchemaCompiler(schema, limits).compile();
+StatusOr<Automaton> compile_schema(const Json& schema, const SchemaLimits& limits,
+                                   const GrammarForms& forms) {
+  return SchemaCompiler(schema, limits).compile(forms);
 }
 
 }  // namespace mobius

@@ -149,6 +149,46 @@ TEST(ChatTemplate, ACallWithoutArgumentsHasAnEmptyObject) {
               HasSubstr(R"({"name": "f", "parameters": {}}<|eot_id|>)"));
 }
 
+TEST(ChatTemplate, SeveralCallsAreFollowedByTheirResultsEach) {
+  const auto result = [](std::string id, std::string content) {
+    ChatMessage out = message(ChatRole::tool, std::move(content));
+    out.tool_call_id = std::move(id);
+    return out;
+  };
+  ChatMessage several = call("f", "{}");
+  several.tool_calls.push_back({"call_2", "g", R"({"x": 1})"});
+  several.tool_calls.push_back({"call_3", "h", "{}"});
+  const ChatMessage user = message(ChatRole::user, "u");
+  const auto one = [&](const char* id, const char* name, const char* arguments) {
+    ChatMessage out = call(name, arguments);
+    out.tool_calls[0].id = id;
+    return out;
+  };
+  const Messages apart = {user,
+                          one("call_1", "f", "{}"),
+                          result("call_1", "1"),
+                          one("call_2", "g", R"({"x": 1})"),
+                          result("call_2", "2"),
+                          one("call_3", "h", "{}"),
+                          result("other", "?"),
+                          user};
+  const Messages together = {
+      user, several, result("call_2", "2"), result("other", "?"), result("call_1", "1"), user};
+  EXPECT_EQ(shown(*small(), render_chat(*small(), together, kNoTools, {})),
+            shown(*small(), render_chat(*small(), apart, kNoTools, {})));
+
+  // Without ids, results come in the order of the calls.
+  Messages in_order = {user, several, result("", "1"), result("", "2"), result("", "?"), user};
+  for (ChatToolCall& each : in_order[1].tool_calls) each.id.clear();
+  EXPECT_EQ(shown(*small(), render_chat(*small(), in_order, kNoTools, {})),
+            shown(*small(), render_chat(*small(), apart, kNoTools, {})));
+
+  several.tool_calls[2].arguments = "[]";
+  const Messages wrong = {user, several};
+  EXPECT_EQ(render_chat(*small(), wrong, kNoTools, {}).status().field(),
+            "messages[1].tool_calls[2].arguments");
+}
+
 TEST(ChatTemplate, ContentThatIsNotUtf8KeepsItsBytes) {
   for (const std::string content : {"\xFF", "\x80\x80\x80", "a\xE3\x80", "\xA0", "\xE3\x80 \xFF"}) {
     const Messages messages = {message(ChatRole::user, " " + content + " ")};
@@ -186,8 +226,6 @@ TEST(ChatTemplate, RefusesConversationsThatTheTemplateCannotShow) {
   };
   const ChatMessage user = message(ChatRole::user, "u");
   const std::vector<std::string> tools = {R"({"name": "f"})"};
-  Messages parallel = {user, call("f", "{}")};
-  parallel[1].tool_calls.push_back({"call_2", "g", "{}"});
   Messages wrong_role = {user};
   wrong_role[0].tool_calls.push_back({"call_1", "f", "{}"});
   const std::string deep = std::string(1000, '[') + std::string(1000, ']');
@@ -196,7 +234,6 @@ TEST(ChatTemplate, RefusesConversationsThatTheTemplateCannotShow) {
       {{}, tools, "messages", "must not be empty"},
       {{message(ChatRole::system, "s")}, tools, "messages", "must have a user message"},
       {{call("f", "{}"), user}, tools, "messages[0]", "must be a user message"},
-      {parallel, {}, "messages[1].tool_calls", "has 2 calls"},
       {wrong_role, {}, "messages[0].tool_calls", "of the assistant only"},
       {{user, call("f", "{")}, {}, "messages[1].tool_calls[0].arguments", "is not valid JSON"},
       {{user, call("f", "[1]")}, {}, "messages[1].tool_calls[0].arguments", "not a JSON object"},
