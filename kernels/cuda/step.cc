@@ -185,23 +185,25 @@ void StepUploader::upload(const StepView& step, const CudaStream& stream) {
     MOBIUS_CUDA(cudaMemcpy2DAsync(pages_.get(), pitch, table, pitch, used * sizeof(std::int32_t),
                                   step.slices.size(), cudaMemcpyHostToDevice, stream.get()));
   }
-  device_ = {.tokens = base + layout.tokens,
-             .positions = base + layout.positions,
-             .row_slice = base + layout.row_slice,
-             .logit_rows = base + layout.logit_rows,
-             .first_row = base + layout.first_row,
-             .num_rows = base + layout.num_rows,
-             .first_position = base + layout.first_position,
-             .policy_block = base + layout.policy_block,
-             .policy_top_k = base + layout.policy_top_k,
-             .full_last_layers = base + layout.full_last_layers,
-             .pages = static_cast<const std::int32_t*>(pages_.get()),
-             .max_pages = max_pages_,
-             .segments = base + layout.segments,
-             .tiles = base + layout.tiles,
-             .single_rows = base + layout.single_rows,
-             .single_spans = base + layout.single_spans,
-             .hopper_slices = reinterpret_cast<const hopper::Slice*>(base + layout.hopper_slices)};
+  device_ = {
+      .tokens = base + layout.tokens,
+      .positions = base + layout.positions,
+      .row_slice = base + layout.row_slice,
+      .logit_rows = base + layout.logit_rows,
+      .first_row = base + layout.first_row,
+      .num_rows = base + layout.num_rows,
+      .first_position = base + layout.first_position,
+      .policy_block = base + layout.policy_block,
+      .policy_top_k = base + layout.policy_top_k,
+      .full_last_layers = base + layout.full_last_layers,
+      .pages = static_cast<const std::int32_t*>(pages_.get()),
+      .max_pages = max_pages_,
+      .segments = base + layout.segments,
+      .tiles = base + layout.tiles,
+      .single_rows = base + layout.single_rows,
+      .single_spans = base + layout.single_spans,
+      .hopper_slices = reinterpret_cast<const hopper::Slice*>(base + layout.hopper_slices),
+      .hopper_singles = reinterpret_cast<const hopper::Slice*>(base + layout.hopper_singles)};
 }
 
 }  // namespace mobius

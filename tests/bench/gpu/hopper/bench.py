@@ -4,7 +4,7 @@
 Builds (unless told not to), runs every case, prints one table, and stores JSON and, where matplotlib
 is installed, a PNG of time against length. Needs PyTorch with cuDNN for the dense yardstick.
 
-    tests/bench/gpu/hopper/bench.py [--build DIR] [--no-build] [--quick] [--out DIR]
+    tests/bench/gpu/hopper/bench.py [--build DIR] [--no-build] [--quick] [--commit C] [--out DIR]
 """
 
 import argparse
@@ -13,6 +13,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[4]
 HEADS, KV_HEADS, DIM = 32, 8, 128
@@ -159,6 +160,7 @@ def main():
     parser.add_argument("--build", default=str(ROOT / "build" / "hopper"))
     parser.add_argument("--no-build", action="store_true")
     parser.add_argument("--quick", action="store_true", help="lengths up to 128K")
+    parser.add_argument("--commit", help="what is measured, where git cannot say")
     parser.add_argument("--out", default=str(ROOT / "tests" / "bench" / "results"))
     args = parser.parse_args()
     if not args.no_build:
@@ -199,7 +201,9 @@ def main():
         if got:
             decode.append({**got, "wanted": wanted})
     print_decode(decode, copy["read_tb_per_s"])
-    results = {"device": torch.cuda.get_device_name(), "torch": torch.__version__,
+    commit = args.commit or subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
+                                           capture_output=True, text=True).stdout.strip()
+    results = {"date": time.strftime("%Y-%m-%d"), "commit": commit or "unknown", "device": torch.cuda.get_device_name(), "torch": torch.__version__,
                "cudnn": torch.backends.cudnn.version(), "memory": copy, "dense": dense,
                "prefill": prefill, "decode": decode}
     out = pathlib.Path(args.out)
