@@ -4,11 +4,10 @@ CONFIG ?= configs/embedded.json
 PRESET ?= release
 JOBS ?= $(shell nproc)
 BUILD := build/$(PRESET)
-MODEL := models/cache/tiny
 SINCE ?=
 SOURCES = $(shell git ls-files '*.h' '*.cc' '*.cu' '*.cuh')
 
-.PHONY: help configure server build demo serve test check-format lint format bench clean
+.PHONY: help configure server build demo serve test check-format lint format bench quality clean
 
 help:
 	@echo "make demo               answer a question about a long document, start to end"
@@ -16,6 +15,7 @@ help:
 	@echo "make test               build and run all tests (PRESET=release, debug or tsan)"
 	@echo "make lint               formatting and static checks (SINCE=COMMIT: of what changed since)"
 	@echo "make bench              the benchmarks of this machine, results in tests/bench/results/"
+	@echo "make quality            what the model of CONFIG finds in long documents, full and MoBA; build/quality/"
 
 configure:
 	@docker/install-dependencies.sh build
@@ -23,19 +23,15 @@ configure:
 
 # What a user runs: no tests, no benchmarks.
 server: configure
-	@cmake --build $(BUILD) -j $(JOBS) --target mobius mobius-make-checkpoint
+	@cmake --build $(BUILD) -j $(JOBS) --target mobius
 
 build: configure
 	@cmake --build $(BUILD) -j $(JOBS)
 
-# The stand-in model: random weights from a seed, in the shape of a small Llama.
-$(MODEL)/config.json: | server
-	@$(BUILD)/models/mobius-make-checkpoint --shape tiny --seed 1 --out $(MODEL)
-
-demo: server $(MODEL)/config.json
+demo: server
 	@python3 tests/demo/demo.py --mobius $(BUILD)/server/mobius --config $(CONFIG)
 
-serve: server $(MODEL)/config.json
+serve: server
 	@exec $(BUILD)/server/mobius --config $(CONFIG)
 
 test:
@@ -57,6 +53,9 @@ format:
 
 bench: build
 	@tests/bench/run_cpu.sh $(BUILD)
+
+quality: build
+	@tests/quality/run.sh --config $(CONFIG) --lengths 4096,8192,16384 --modes full:full,moba:moba --blocks 256/8 --out build/quality
 
 clean:
 	rm -rf build

@@ -8,14 +8,11 @@ out=$2
 cd "$(dirname "$0")/.."
 
 cmake --preset "$preset" -DMOBIUS_TESTS=OFF
-cmake --build "build/$preset" -j "${JOBS:-$(nproc)}" --target mobius mobius-make-checkpoint
+cmake --build "build/$preset" -j "${JOBS:-$(nproc)}" --target mobius
 install -D --strip "build/$preset/server/mobius" "$out/usr/local/bin/mobius"
 
-# The embedded model: the one that the configuration names. Without a trained one in the tree, the
-# same stand-in as `make` generates.
+# The embedded model: the one that the configuration names.
 model=$(python3 -c 'import json; print(json.load(open("configs/embedded.json"))["model"]["path"])')
-[ -f "$model/config.json" ] ||
-  "build/$preset/models/mobius-make-checkpoint" --shape tiny --seed 1 --out "$model"
 install -d "$out/app" "$out/models"
 cp -r --parents configs "$model" "$out/app"
 # Volumes are born with the owner that their folder has in the image.

@@ -23,18 +23,31 @@ def read(path):
             "evaluations": [evaluations[key] for key in sorted(evaluations)]}
 
 
+def broken(points, key):
+    """(steps, values) with a gap where training was at other lengths in between."""
+    steps, values = [], []
+    for point in points:
+        if steps and point["step"] - steps[-1] > 100:
+            steps.append(point["step"])
+            values.append(float("nan"))
+        steps.append(point["step"])
+        values.append(point[key])
+    return steps, values
+
+
 def draw(curves, path):
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(9, 8), sharex=True)
     lengths = sorted({point["length"] for point in curves["loss"]})
     for length in lengths:
         points = [p for p in curves["loss"] if p["length"] == length]
-        upper.plot([p["step"] for p in points], [p["answer_loss"] for p in points], label=f"{length:,} tokens")
+        upper.plot(*broken(points, "answer_loss"), label=f"{length:,} tokens")
     upper.set(yscale="log", ylabel="loss of answer tokens (nats)", title="mobius-tiny: training")
-    for mode, style in (("full", "-o"), ("moba", "--x")):
+    for mode, style in (("full", "o"), ("moba", "x")):
         points = [p for p in curves["evaluations"] if p["evaluation"].startswith(mode)]
         for length in lengths:
             own = [p for p in points if p["length"] == length]
-            lower.plot([p["step"] for p in own], [100 * p["mean"] for p in own], style, label=f"{mode}, {length:,}")
+            lower.plot([p["step"] for p in own], [100 * p["mean"] for p in own], style, label=f"{mode}, {length:,}",
+                       color=f"C{lengths.index(length)}")
     lower.set(xlabel="step (65,536 tokens)", ylabel="held-out answers exactly right (%)", ylim=(0, 101))
     for axes in (upper, lower):
         axes.grid(alpha=0.3)

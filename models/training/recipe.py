@@ -21,34 +21,75 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-    shape: Shape
+class Round:
+    """Stages under one course of the learning rate: up to `rate` in the recipe's warmup, then linear to a 50th."""
+    rate: float
     stages: tuple
-    rate: float = 3e-3       # peak learning rate, reached after `warmup` steps, then linear to a 50th
-    warmup: int = 100
-    moba_from: int = 400     # before this step all attention is full: nothing is worth selecting yet
-    full_last: int = 1       # layers at the end that are always full
-    evaluate_every: int = 2000
 
     @property
     def steps(self):
         return sum(stage.steps for stage in self.stages)
 
 
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    shape: Shape
+    rounds: tuple
+    warmup: int = 100        # steps
+    moba_from: int = 400     # before this step all attention is full: nothing is worth selecting yet
+    full_last: int = 1       # layers at the end that are always full
+    evaluate_every: int = 3000
+
+    @property
+    def steps(self):
+        return sum(one.steps for one in self.rounds)
+
+    def round_of(self, step):
+        """(round, its first step) of a step."""
+        first = 0
+        for one in self.rounds:
+            if step < first + one.steps:
+                return one, first
+            first += one.steps
+        raise ValueError(f"step {step} is beyond the recipe's {self.steps}")
+
+    def stage_of(self, step):
+        """(stage, its first step) of a step."""
+        one, first = self.round_of(step)
+        for stage in one.stages:
+            if step < first + stage.steps:
+                return stage, first
+            first += stage.steps
+
+    def learning_rate(self, step):
+        one, first = self.round_of(step)
+        step -= first
+        return one.rate * min(1, (step + 1) / self.warmup) * (1 - 0.98 * step / one.steps)
+
+
 TINY = Recipe(
     shape=Shape(),
-    stages=(
-        Stage(1024, 64, 3000, (32, 64, 128), (2, 3, 4, 8), 0.5, stretch=0.2),
-        Stage(4096, 16, 2000, (64, 128, 256), (2, 3, 4, 8), 0.7, stretch=0.3),
-        Stage(16384, 4, 900, (128, 256, 512), (3, 4, 8), 0.7, stretch=0.3),
-        Stage(32768, 2, 250, (128, 256, 512), (3, 4, 8, 12), 0.6, stretch=0.3),
-        Stage(65536, 1, 100, (256, 512), (4, 8, 12), 0.5),
+    rounds=(
+        Round(3e-3, (
+            Stage(1024, 64, 3000, (32, 64, 128), (2, 3, 4, 8), 0.5, stretch=0.2),
+            Stage(4096, 16, 2000, (64, 128, 256), (2, 3, 4, 8), 0.7, stretch=0.3),
+            Stage(16384, 4, 900, (128, 256, 512), (3, 4, 8), 0.7, stretch=0.3),
+            Stage(32768, 2, 250, (128, 256, 512), (3, 4, 8, 12), 0.6, stretch=0.3),
+            Stage(65536, 1, 100, (256, 512), (4, 8, 12), 0.5))),
+        # Back to short texts, where most answers are learned in a second, then long ones once more.
+        Round(2e-3, (
+            Stage(1024, 64, 1500, (32, 64, 128), (2, 3, 4, 8), 0.5, stretch=0.2),
+            Stage(4096, 16, 1000, (64, 128, 256), (2, 3, 4, 8), 0.7, stretch=0.3),
+            Stage(16384, 4, 400, (128, 256, 512), (3, 4, 8), 0.7, stretch=0.3),
+            Stage(32768, 2, 160, (128, 256, 512), (3, 4, 8, 12), 0.6, stretch=0.3),
+            Stage(65536, 1, 50, (256, 512), (4, 8, 12), 0.5))),
     ))
 
 #: Seconds on a CPU: shows that the code runs, teaches nothing.
 SMOKE = Recipe(
     shape=Shape(hidden=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate=128),
-    stages=(Stage(1024, 2, 6, (32, 64), (2, 3), 0.5, stretch=0.5), Stage(2048, 1, 4, (64, 128), (2, 3), 0.5)),
+    rounds=(Round(3e-3, (Stage(1024, 2, 6, (32, 64), (2, 3), 0.5, stretch=0.5),)),
+            Round(2e-3, (Stage(2048, 1, 4, (64, 128), (2, 3), 0.5),))),
     warmup=2, moba_from=2, evaluate_every=5)
 
 RECIPES = {"tiny": TINY, "smoke": SMOKE}

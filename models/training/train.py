@@ -36,21 +36,6 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def stage_of(recipe, step):
-    """(stage, its first step) of a step."""
-    first = 0
-    for stage in recipe.stages:
-        if step < first + stage.steps:
-            return stage, first
-        first += stage.steps
-    raise ValueError(f"step {step} is beyond the recipe's {recipe.steps}")
-
-
-def learning_rate(recipe, step, resumed):
-    warm = min(1, (step - resumed + 1) / recipe.warmup)
-    return recipe.rate * warm * (1 - 0.98 * step / recipe.steps)
-
-
 def attention_of(recipe, stage, seed, step):
     """Full or MoBA for a step, a function of (seed, step) alone."""
     rng = random.Random(f"attention/{seed}/{step}")
@@ -104,7 +89,6 @@ class Training:
         elif arguments.init:
             load_hugging_face(self.model, arguments.init)
             self.step = arguments.first_step
-        self.resumed = self.step if arguments.init and not self.checkpoint.exists() else 0
         self.log = open(arguments.work / "log.jsonl", "a", buffering=1)
         self.loss = weighted_loss
         if self.device == "cuda":
@@ -143,7 +127,7 @@ class Training:
         loss, answer = self.loss(hidden.flatten(0, 1), self.model.embed_tokens.weight, tokens[:, 1:].flatten(),
                                  weights[:, 1:].flatten())
         loss.backward()
-        self.optimizer.step(learning_rate(self.recipe, self.step, self.resumed))
+        self.optimizer.step(self.recipe.learning_rate(self.step))
         self.optimizer.zero_grad()
         return answer
 
@@ -151,7 +135,7 @@ class Training:
         arguments, started, saved = self.arguments, time.monotonic(), time.monotonic()
         end = arguments.steps or self.recipe.steps
         while self.step < end:
-            stage, first = stage_of(self.recipe, self.step)
+            stage, first = self.recipe.stage_of(self.step)
             last = min(first + stage.steps, end)
             answers, marked, marked_step = [], time.monotonic(), self.step
             for tokens, weights in self.loader.batches(arguments.seed, self.step, last, stage.batch, stage.length):

@@ -72,8 +72,8 @@ def make_dialogue(task, rng, split, characters, depth=None, turns=1):
 
 
 #: How often each task is asked about a training document.
-_WEIGHTS = {"single": 8, "multi_key": 5, "multi_value": 3, "multi_query": 4, "variable_tracking": 5,
-            "frequent_word": 2, "copy": 2, "absent": 4}
+_WEIGHTS = {"single": 8, "multi_key": 5, "multi_value": 3, "multi_query": 5, "variable_tracking": 7,
+            "frequent_word": 2, "copy": 1, "absent": 3}
 
 
 def training_dialogue(rng, characters):

@@ -150,6 +150,56 @@ _QUESTIONS = {
 _WHO = {"train": ["who is the {a} of {e}?", "who is {es} {a}?", "who was the {a} of {e}?"], "eval": ["who is named as the {a} of {e}?"]}
 
 
+# Between the parts of a free wording: neither grammatical nor meant to be. Whoever finds the value here has learned that
+# a statement is wherever attribute, entity and value meet, in any order, and does not rely on the wordings above.
+_LINKS = """is was of for with as to in by on at from the a his its their one this that it they he she has had gets got holds
+keeps bears carries takes uses wants needs shows says reads means makes equals remains became stays gives given listed noted
+written printed marked set filed kept known called named stated found chosen assigned attached entered reported confirmed
+mentioned under beside near behind along and but so now then here there still only always once again officially also
+namely exactly simply apparently undoubtedly later margin note page entry line list column record register file card label
+paper book answer detail""".split()
+_MARKS = ("", "", "", "", "", "", "", "", ",", ",", ":", " -", ";")
+_HEADS = ("", "", "the ", "the ", "the ", "its ", "this ", "their ")
+_WANTS = """what which who tell me find give show name state say look up search check read recall report answer help please
+can could would will you do does did is was are the a of for in from by to about text document above story page i we need
+want like wonder know see learn hear there out now quickly exactly kindly have has get given written mentioned stated
+listed us my question wish""".split()
+
+
+def _links(rng, fewest, most):
+    return "".join(f" {rng.choice(_LINKS)}{rng.choice(_MARKS)}" for _ in range(rng.randrange(fewest, most + 1)))
+
+
+def _free_statement(rng, fact):
+    possessive = fact.entity + ("'" if fact.entity.endswith("s") else "'s")
+    # Of two persons, grammar must tell whose doctor is whom.
+    loose = fact.attribute.kind != "person" or fact.attribute.make is not words.person
+    if rng.random() < 0.25:
+        parts = [f"{possessive} {fact.attribute.name}", fact.value]
+    elif rng.random() < 0.35 or not loose:
+        parts = [f"{rng.choice(_HEADS)}{fact.attribute.name} {rng.choice(('of', 'for', 'at', 'with'))} {fact.entity}", fact.value]
+    else:
+        parts = [f"{rng.choice(_HEADS)}{fact.attribute.name}", fact.entity, fact.value]
+    rng.shuffle(parts)
+    text = _links(rng, 0, 4) if rng.random() < 0.7 else ""
+    for i, part in enumerate(parts):
+        text += (_links(rng, 1, 4) if i else "") + f" {part}" + (rng.choice(_MARKS) if rng.random() < 0.3 else "")
+    return text.strip() + (_links(rng, 0, 4) if rng.random() < 0.5 else "")
+
+
+def _free_question(rng, entity_name, attribute):
+    possessive = entity_name + ("'" if entity_name.endswith("s") else "'s")
+    wants = lambda fewest, most: "".join(f" {rng.choice(_WANTS)}" for _ in range(rng.randrange(fewest, most + 1)))
+    form = rng.random()
+    if form < 0.3:
+        asked = f" {possessive} {attribute.name}"
+    elif form < 0.85:
+        asked = f" {rng.choice(_HEADS)}{attribute.name}{wants(0, 3)} {rng.choice(('of', 'for', 'of'))} {entity_name}"
+    else:
+        asked = f" {entity_name}{wants(1, 3)} {rng.choice(_HEADS)}{attribute.name}"
+    return f"{wants(0, 5)}{asked}{wants(0, 4) if rng.random() < 0.5 else ''}{rng.choice('??.')}".strip()
+
+
 def capitalize(text):
     return text[:1].upper() + text[1:]
 
@@ -166,11 +216,16 @@ def _fill(template, entity_name, attribute, value=""):
 
 def state(rng, split, fact):
     """The fact as one sentence of a document."""
-    core = _fill(_part(rng, split, _CORES), fact.entity, fact.attribute, fact.value)
+    if split == "train" and rng.random() < 0.35:
+        core = _free_statement(rng, fact)
+    else:
+        core = _fill(_part(rng, split, _CORES), fact.entity, fact.attribute, fact.value)
     return capitalize(f"{_part(rng, split, _OPENERS)}{core}{_part(rng, split, _CLOSERS)}.")
 
 
 def ask(rng, split, entity_name, attribute):
+    if split == "train" and rng.random() < 0.25:
+        return capitalize(_free_question(rng, entity_name, attribute))
     parts = _WHO if attribute.make is words.person and rng.random() < 0.4 else _QUESTIONS
     return capitalize(_part(rng, split, _ASKING) + _fill(_part(rng, split, parts), entity_name, attribute))
 

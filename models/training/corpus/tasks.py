@@ -76,6 +76,10 @@ def _variable(rng):
     return "".join(rng.choice(string.ascii_uppercase) for _ in range(3))
 
 
+_ASSIGNMENTS = ["VAR {to} = {source}.", "VAR {to} = {source}.", "Then {source} is assigned to VAR {to}.",
+                "{source} is copied to VAR {to}.", "VAR {to} takes the value {source}.", "{source} -> VAR {to}."]
+
+
 def variable_tracking(rng, split, world, depth):
     """A value handed from variable to variable; which of them hold it?"""
     count = rng.choice((2, 3, 3, 4))
@@ -85,6 +89,8 @@ def variable_tracking(rng, split, world, depth):
         if name not in names and (name, "variable") not in world.used:
             world.used.add((name, "variable"))
             names.append(name)
+    # Some documents write assignments in one form, others in several.
+    forms = _ASSIGNMENTS if rng.random() < 0.5 else [rng.choice(_ASSIGNMENTS)]
     sentences, chains = [], []
     for chain in (names[:count], names[count:]):
         value = words.draw(rng, split, lambda r: str(r.randrange(10000, 100000)))
@@ -92,7 +98,7 @@ def variable_tracking(rng, split, world, depth):
         if depth is not None and not chains:
             places = [min(1.0, depth * (i + 1) / count) for i in range(count)]
         for i, (place, name) in enumerate(zip(places, chain)):
-            sentences.append((place, f"VAR {name} = {f'VAR {chain[i - 1]}' if i else value}."))
+            sentences.append((place, rng.choice(forms).format(to=name, source=f"VAR {chain[i - 1]}" if i else value)))
         chains.append((value, chain))
     value, chain = chains[0]
     question = rng.choice(("Which variables hold the value {v}?", "Find all variables that are assigned the value {v}.",
