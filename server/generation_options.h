@@ -2,12 +2,14 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/request.h"
+#include "server/security/key_account.h"
 
 namespace mobius {
 
@@ -31,6 +33,12 @@ struct ResponseFormat {
   std::string schema;  ///< json_schema: JSON; what it may say is in engine/grammar/README.md
 };
 
+/// Whose request it is: the front end says so, not the client's message.
+struct Caller {
+  std::string request_id;               ///< for the log
+  std::shared_ptr<KeyAccount> account;  ///< pays for the tokens; may be null
+};
+
 /// What a client may say about a generation, whatever the protocol. Numbers are as wide as a
 /// protocol can carry, so that an absurd one is refused by its value and not cut silently.
 struct GenerationOptions {
@@ -52,8 +60,10 @@ struct GenerationOptions {
   AttentionOverride attention;
   bool progress = false;
   std::optional<std::int64_t> priority;  ///< lower goes first
-  std::string user;                      ///< whom places are shared fairly among
+  /// Whom places are shared fairly among; where requests need keys, these are, and not users.
+  std::string user;
   std::optional<std::chrono::steady_clock::time_point> deadline;
+  Caller caller;
 };
 
 /// Fills the request's fields other than id, prompt, seed and grammar; `defaults` is the server's

@@ -106,12 +106,16 @@ Status GenerationService::check_model(const std::string& model) const {
           "model"};
 }
 
-void GenerationService::finished(std::string_view protocol, const std::string& id,
+void GenerationService::finished(std::string_view protocol, const Generation& generation,
                                  const Finish& finish) {
   metrics_.finished(finish);
+  const auto& [request, account] = generation.caller;
+  if (account != nullptr) account->spend(finish.usage.completion_tokens);
   log_event(LogLevel::info, "generation",
             {{"protocol", protocol},
-             {"id", id},
+             {"id", generation.id},
+             {"request_id", request},
+             {"key", account != nullptr ? std::string_view(account->name()) : std::string_view()},
              {"outcome", outcome_of(finish)},
              {"prompt_tokens", std::int64_t{finish.usage.prompt_tokens}},
              {"cached_tokens", std::int64_t{finish.usage.cached_tokens}},
@@ -202,8 +206,12 @@ StatusOr<Generation> GenerationService::start(const char* id_prefix,
   request.sampling.seed = generation.seed;
   request.prompt = std::move(prompt).value();
   generation.prompt_tokens = static_cast<std::int32_t>(request.prompt.size());
+  generation.caller = options.caller;
+  KeyAccount* const account = options.caller.account.get();
+  if (account != nullptr && !account->name().empty()) request.client = account->name();
   StatusOr<std::shared_ptr<Stream>> stream = engine_.submit(std::move(request));
   if (!stream.ok()) return stream.status();
+  if (account != nullptr) account->spend(generation.prompt_tokens);
   generation.stream = std::move(stream).value();
   return generation;
 } catch (const std::bad_alloc&) {

@@ -38,6 +38,7 @@ struct Generation {
   std::int64_t created = 0;  ///< seconds since the epoch
   std::uint64_t seed = 0;    ///< the client's, or the one drawn for it
   std::int32_t prompt_tokens = 0;
+  Caller caller;
   std::shared_ptr<Stream> stream;
 };
 
@@ -76,9 +77,9 @@ class GenerationService {
   /// Not found, where a request names another model than this server's.
   Status check_model(const std::string& model) const;
 
-  /// A front end's word that an answer is over: its line in the log, and the metrics. Once for each
-  /// Generation. `protocol`: "http", "grpc".
-  void finished(std::string_view protocol, const std::string& id, const Finish& finish);
+  /// A front end's word that an answer is over: its line in the log, the metrics, and what its
+  /// caller's account pays for. Once for each Generation. `protocol`: "http", "grpc".
+  void finished(std::string_view protocol, const Generation& generation, const Finish& finish);
   /// A front end's word that it answered a request with an error before it came here.
   void refused(StatusCode code) { metrics_.refused(code); }
   const GenerationMetrics& metrics() const { return metrics_; }

@@ -23,6 +23,8 @@
 #include "server/http/http_probe.h"
 #include "server/http/http_server.h"
 #include "server/log.h"
+#include "server/security/file_watch.h"
+#include "server/security/key_store.h"
 #include "server/shutdown_signals.h"
 
 namespace mobius {
@@ -130,7 +132,19 @@ void check_attention(const ServerConfig& config, const MemoryPlan& plan) {
   if (!status.ok()) throw std::runtime_error(status.message());
 }
 
+/// A mistake in the file must not lock everybody out: the keys that were good stay.
+void reload_keys(KeyStore& keys) {
+  const Status status = keys.reload();
+  const std::int64_t count = static_cast<std::int64_t>(keys.size());
+  if (status.ok()) {
+    log_event(LogLevel::info, "keys_loaded", {{"keys", count}});
+  } else {
+    log_event(LogLevel::error, "keys_not_loaded", {{"error", status.message()}, {"keys", count}});
+  }
+}
+
 int check(const ServerConfig& config) {
+  const KeyStore keys(config.security);
   const MemoryPlan plan = plan_llama(model_options(config), load_events());
   check_attention(config, plan);
   std::cout << render(plan);
@@ -150,6 +164,9 @@ int serve(const ServerConfig& config) {
   block_shutdown_signals();
   quiet_grpc();
 
+  KeyStore keys(config.security);
+  FileWatch watch({{{config.security.key_file}, [&] { reload_keys(keys); }}});
+
   auto tokenizer = Tokenizer::load(config.model.path);
   auto runner = load_llama(model_options(config), load_events());
   check_attention(config, runner->plan());
@@ -166,8 +183,8 @@ int serve(const ServerConfig& config) {
 
   // Destroyed in this order: front ends, then what they call, then the engine.
   GenerationService service(options, *engine, tokenizer);
-  HttpServer http(config.http, service);
-  GrpcServer grpc(config.grpc, service);
+  HttpServer http({config.http, keys, config.security.metrics_need_key}, service);
+  GrpcServer grpc({config.grpc, keys}, service);
   const std::string http_at = authority(config.http.address, http.port());
   const std::string grpc_at = authority(config.grpc.address, grpc.port());
   if (!config.server.port_file.empty()) write_port_file(config.server.port_file, http_at, grpc_at);
@@ -175,7 +192,7 @@ int serve(const ServerConfig& config) {
             << grpc_at << std::endl;
   log_event(LogLevel::info, "listening", {{"http", http_at}, {"grpc", grpc_at}});
 
-  const int signal = wait_for_shutdown_signal();
+  const int signal = wait_for_shutdown_signal([&] { watch.force(); });
   log_event(LogLevel::info, "draining",
             {{"signal", std::int64_t{signal}}, {"seconds", config.server.drain_seconds}});
   const auto wait_idle = [&](Clock::duration time) {

@@ -20,6 +20,7 @@ sigset_t operator_signals() {
 sigset_t shutdown_signals() {
   sigset_t set = operator_signals();
   sigaddset(&set, SIGUSR1);
+  sigaddset(&set, SIGHUP);
   return set;
 }
 
@@ -39,8 +40,9 @@ void block_shutdown_signals() {
   std::signal(SIGPIPE, SIG_IGN);
 }
 
-int wait_for_shutdown_signal() {
-  const int signal = wait_for(shutdown_signals());
+int wait_for_shutdown_signal(const std::function<void()>& on_hangup) {
+  int signal = SIGHUP;
+  while ((signal = wait_for(shutdown_signals())) == SIGHUP) on_hangup();
   std::thread([] { std::_Exit(128 + wait_for(operator_signals())); }).detach();
   return signal;
 }

@@ -1,14 +1,16 @@
 #pragma once
 
+#include <functional>
+
 namespace mobius {
 
-/// Blocks SIGINT, SIGTERM and SIGUSR1 for this thread and all that it starts later, so that they
-/// wait for `wait_for_shutdown_signal`, and ignores SIGPIPE. Call before any thread exists.
+/// Blocks SIGINT, SIGTERM, SIGUSR1 and SIGHUP for this thread and all that it starts later, so that
+/// they wait for `wait_for_shutdown_signal`, and ignores SIGPIPE. Call before any thread exists.
 void block_shutdown_signals();
 
 /// Returns the number of the first SIGINT or SIGTERM, or SIGUSR1 after `request_shutdown`. From
-/// then on SIGINT and SIGTERM end the process at once.
-int wait_for_shutdown_signal();
+/// then on SIGINT and SIGTERM end the process at once. Calls `on_hangup` for every SIGHUP before.
+int wait_for_shutdown_signal(const std::function<void()>& on_hangup);
 
 /// Ends `wait_for_shutdown_signal`, from any thread.
 void request_shutdown();

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "server/config/environment.h"
 #include "server/config/schema.h"
 #include "server/json.h"
 
@@ -52,7 +53,7 @@ std::string apply_json_value(ServerConfig& config, const ConfigKey& key, const J
       break;
   }
   const bool is_compound = value.is_object() || value.is_array() || value.is_null();
-  const std::string shown = is_compound ? std::string() : " (" + brief(value) + ")";
+  const std::string shown = is_compound || key.secret ? std::string() : " (" + brief(value) + ")";
   return "is " + std::string(type_name(value)) + shown + "; must be " +
          (key.field.index() == 1 ? "an " : "a ") + std::string(config_type_name(key)) + ", " +
          config_range_text(key);
@@ -110,15 +111,19 @@ bool is_loopback(const std::string& address) {
   return address.starts_with("127.") || address == "::1";
 }
 
+bool needs_key(const ServerConfig& config) {
+  return !config.security.key_file.empty() || !config.security.api_keys.empty();
+}
+
 void check_address(const ServerConfig& config, std::string_view key, const std::string& address,
                    std::vector<std::string>& errors) {
   if (!is_address(address)) {
     errors.push_back(std::string(key) + ": is \"" + brief_text(address) +
                      "\"; must be an IPv4 or IPv6 address");
-  } else if (!is_loopback(address) && !config.server.allow_insecure_remote) {
+  } else if (!is_loopback(address) && !needs_key(config) && !config.server.allow_insecure_remote) {
     errors.push_back(std::string(key) + ": " + address +
-                     " can be reached from other machines, and requests are neither encrypted nor "
-                     "checked for keys; use 127.0.0.1, or set server.allow_insecure_remote");
+                     " can be reached from other machines, and requests need no key; set "
+                     "security.key_file, use 127.0.0.1, or set server.allow_insecure_remote");
   }
 }
 
@@ -181,8 +186,14 @@ std::vector<std::string> apply_overrides(ServerConfig& config,
   std::vector<std::string> errors;
   for (const auto& [name, value, written] : overrides) {
     const ConfigKey* key = find_config_key(name);
-    const std::string problem =
-        key == nullptr ? unknown_key(name) : apply_text_value(config, *key, value);
+    std::string problem;
+    if (key == nullptr) {
+      problem = unknown_key(name);
+    } else if (key->secret && written.empty()) {
+      problem = "other users can read command lines; set " + environment_name(key->key);
+    } else {
+      problem = apply_text_value(config, *key, value);
+    }
     if (problem.empty()) continue;
     errors.push_back((written.empty() ? "--" + brief_text(name) : written) + ": " + problem);
   }

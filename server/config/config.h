@@ -72,6 +72,15 @@ struct ServerConfig {
     std::int64_t keepalive_seconds = 60;
   } grpc;
 
+  struct Security {
+    std::string key_file;
+    std::string api_keys;
+    std::int64_t requests_per_minute = 0;
+    std::int64_t tokens_per_minute = 0;
+    std::int64_t concurrent_requests = 0;
+    bool metrics_need_key = false;
+  } security;
+
   struct Log {
     std::string level = "info";
     std::string format = "text";

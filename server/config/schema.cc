@@ -26,6 +26,11 @@ constexpr std::int64_t kMaxBytes = std::int64_t{1} << 50;
     .key = #name, .field = MOBIUS_FIELD(std::string, name), .min = 0, .max = 0, .multiple_of = 1, \
     .choices = allowed, .unit = {}, .doc = text                                                   \
   }
+#define MOBIUS_SECRET(name, text)                                                                 \
+  ConfigKey {                                                                                     \
+    .key = #name, .field = MOBIUS_FIELD(std::string, name), .min = 0, .max = 0, .multiple_of = 1, \
+    .choices = {}, .unit = {}, .doc = text, .secret = true                                        \
+  }
 #define MOBIUS_BOOL(name, text)                                                            \
   ConfigKey {                                                                              \
     .key = #name, .field = MOBIUS_FIELD(bool, name), .min = 0, .max = 0, .multiple_of = 1, \
@@ -118,6 +123,24 @@ const auto kSchema = std::to_array<ConfigKey>({
     MOBIUS_INT(grpc.keepalive_seconds, 1, 86400, "seconds",
                "Silence after which a client is asked for a sign of life."),
 
+    MOBIUS_TEXT(security.key_file, "",
+                "File of API keys, one a line: NAME KEY, and limits of its own; read again when it "
+                "changes or on SIGHUP. Empty: none."),
+    MOBIUS_SECRET(security.api_keys,
+                  "More API keys, separated by commas. Meant for the environment; not taken from "
+                  "the command line, which other users of the machine can read."),
+    MOBIUS_INT(security.requests_per_minute, 0, kMaxBytes, "requests",
+               "Requests of one key (without keys: of all clients together), past which they are "
+               "refused (HTTP 429, RESOURCE_EXHAUSTED); 0: no limit."),
+    MOBIUS_INT(security.tokens_per_minute, 0, kMaxBytes, "tokens",
+               "Tokens of prompts and answers of one key, likewise."),
+    MOBIUS_INT(security.concurrent_requests, 0, kMaxInt32, "requests",
+               "Requests of one key at a time, likewise."),
+    MOBIUS_BOOL(
+        security.metrics_need_key,
+        "Ask for a key at GET /metrics too. /health, /ready, the page and gRPC's health and "
+        "reflection never need one."),
+
     MOBIUS_TEXT(log.level, "trace|debug|info|warn|error|off",
                 "Least important level that is written."),
     MOBIUS_TEXT(log.format, "text|json", "One line of text or one JSON object for each entry."),
@@ -135,13 +158,14 @@ const auto kSchema = std::to_array<ConfigKey>({
                 "File that gets the listening addresses as JSON once both ports accept; empty: "
                 "none."),
     MOBIUS_BOOL(server.allow_insecure_remote,
-                "Allow addresses other than loopback, without encryption or keys."),
+                "Allow addresses other than loopback although requests need no key."),
 });
 
 #undef MOBIUS_FIELD
 #undef MOBIUS_INT
 #undef MOBIUS_MULTIPLE
 #undef MOBIUS_TEXT
+#undef MOBIUS_SECRET
 #undef MOBIUS_BOOL
 
 /// Edits (insert, delete, replace) from one string to the other.

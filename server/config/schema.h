@@ -24,6 +24,7 @@ struct ConfigKey {
   std::string_view choices;      ///< strings: "a|b|c"; empty allows any text
   std::string_view unit;         ///< "tokens", "bytes", ...; empty if it has none
   std::string_view doc;          ///< one sentence
+  bool secret = false;           ///< never shown, and not taken from the command line
 };
 
 /// Every key, in the order of the documentation.

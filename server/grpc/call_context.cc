@@ -7,8 +7,10 @@
 
 namespace mobius {
 
-CallContext::CallContext(GenerationService& generation, std::chrono::seconds timeout)
+CallContext::CallContext(GenerationService& generation, const KeyStore& access,
+                         std::chrono::seconds timeout)
     : service(generation),
+      keys(access),
       write_timeout(timeout),
       pump(1, std::numeric_limits<std::size_t>::max()),
       watch_([this] { watch(); }) {}

@@ -9,6 +9,7 @@
 #include <unordered_map>
 
 #include "server/generation_service.h"
+#include "server/security/key_store.h"
 #include "server/worker_pool.h"
 
 namespace mobius {
@@ -19,7 +20,8 @@ class GenerationReactor;
 /// clients that do not take theirs.
 class CallContext {
  public:
-  CallContext(GenerationService& generation, std::chrono::seconds write_timeout);
+  CallContext(GenerationService& generation, const KeyStore& access,
+              std::chrono::seconds write_timeout);
   ~CallContext();
   CallContext(const CallContext&) = delete;
   CallContext& operator=(const CallContext&) = delete;
@@ -30,6 +32,7 @@ class CallContext {
   int calls() const;
 
   GenerationService& service;
+  const KeyStore& keys;
   const std::chrono::seconds write_timeout;
   WorkerPool pump;
 

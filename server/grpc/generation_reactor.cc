@@ -20,16 +20,23 @@ std::string metadata_value(std::string text) {
 }  // namespace
 
 std::shared_ptr<GenerationReactor> GenerationReactor::make(grpc::CallbackServerContext& context,
-                                                           CallContext& shared) {
-  auto reactor = std::make_shared<GenerationReactor>(context, shared);
+                                                           CallContext& shared,
+                                                           const char* method) {
+  auto reactor = std::make_shared<GenerationReactor>(context, shared, method);
   reactor->self_ = reactor;
   shared.add(reactor);
   return reactor;
 }
 
-template <typename Input, typename Submit>
-void GenerationReactor::start(StatusOr<Input> input, std::string prompt_name,
+template <typename Input, typename Message, typename Submit>
+void GenerationReactor::start(const Message& request, std::string prompt_name,
                               const Submit& submit) {
+  if (const Status status = access_.admit(shared_.keys, /*counted=*/true); !status.ok()) {
+    shared_.service.refused(status.code());
+    finish(status);
+    return;
+  }
+  StatusOr<Input> input = to_input(request);
   if (!input.ok()) {
     finish(input.status());
     return;
@@ -38,6 +45,7 @@ void GenerationReactor::start(StatusOr<Input> input, std::string prompt_name,
   GenerationOptions& options = input.value().options;
   with_logprobs_ = options.top_logprobs.has_value();
   set_deadline(options);
+  options.caller = access_.caller();
   submit(std::move(input).value(), [self = shared_from_this()](StatusOr<Generation> result) {
     self->started(std::move(result));
   });
@@ -45,8 +53,8 @@ void GenerationReactor::start(StatusOr<Input> input, std::string prompt_name,
 
 std::shared_ptr<GenerationReactor> GenerationReactor::start_chat(
     grpc::CallbackServerContext& context, CallContext& shared, const v1::ChatRequest& request) {
-  auto reactor = make(context, shared);
-  reactor->start(to_input(request), "messages", [&](ChatInput input, auto started) {
+  auto reactor = make(context, shared, "Chat");
+  reactor->start<ChatInput>(request, "messages", [&](ChatInput input, auto started) {
     shared.service.chat(std::move(input), reactor->abandoned_, std::move(started));
   });
   return reactor;
@@ -54,12 +62,11 @@ std::shared_ptr<GenerationReactor> GenerationReactor::start_chat(
 
 std::shared_ptr<GenerationReactor> GenerationReactor::start_generate(
     grpc::CallbackServerContext& context, CallContext& shared, const v1::GenerateRequest& request) {
-  auto reactor = make(context, shared);
-  reactor->start(to_input(request), request.has_tokens() ? "tokens.ids" : "text",
-                 [&](CompletionInput input, auto started) {
-                   shared.service.complete(std::move(input), reactor->abandoned_,
-                                           std::move(started));
-                 });
+  auto reactor = make(context, shared, "Generate");
+  const char* const prompt = request.has_tokens() ? "tokens.ids" : "text";
+  reactor->start<CompletionInput>(request, prompt, [&](CompletionInput input, auto started) {
+    shared.service.complete(std::move(input), reactor->abandoned_, std::move(started));
+  });
   return reactor;
 }
 
@@ -135,7 +142,7 @@ bool GenerationReactor::next_message() {
   const Event event = std::move(events_.front());
   events_.pop_front();
   if (const auto* end = std::get_if<mobius::Finish>(&event)) {
-    shared_.service.finished("grpc", generation_.id, *end);
+    shared_.service.finished("grpc", generation_, *end);
     result_ = end->status;
     if (end->reason == FinishReason::error) return true;
   }
@@ -202,6 +209,7 @@ void GenerationReactor::finish(const Status& status) {
   if (!renamed.field().empty()) {
     context_.AddTrailingMetadata("mobius-field", metadata_value(renamed.field()));
   }
+  access_.log(renamed);
   Finish(to_grpc(renamed));
 }
 

@@ -13,7 +13,9 @@
 
 #include "mobius/v1/mobius.pb.h"
 #include "server/generation_service.h"
+#include "server/grpc/call_access.h"
 #include "server/grpc/call_context.h"
+#include "server/tools/tool_call_parser.h"
 
 namespace mobius {
 
@@ -35,8 +37,9 @@ class GenerationReactor : public grpc::ServerWriteReactor<v1::GenerateResponse>,
                                                            CallContext& shared,
                                                            const v1::GenerateRequest& request);
 
-  GenerationReactor(grpc::CallbackServerContext& context, CallContext& shared)
-      : context_(context), shared_(shared) {}
+  /// `method`: a literal, for the log.
+  GenerationReactor(grpc::CallbackServerContext& context, CallContext& shared, const char* method)
+      : context_(context), shared_(shared), access_(context, method) {}
 
   /// Thread-safe. Has the message that is being sent been so for longer than the write timeout?
   bool write_is_overdue() const;
@@ -51,10 +54,10 @@ class GenerationReactor : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   using Clock = std::chrono::steady_clock;
 
   static std::shared_ptr<GenerationReactor> make(grpc::CallbackServerContext& context,
-                                                 CallContext& shared);
+                                                 CallContext& shared, const char* method);
   /// `submit` hands the input to the service.
-  template <typename Input, typename Submit>
-  void start(StatusOr<Input> input, std::string prompt_name, const Submit& submit);
+  template <typename Input, typename Message, typename Submit>
+  void start(const Message& request, std::string prompt_name, const Submit& submit);
   void set_deadline(GenerationOptions& options) const;
   void started(StatusOr<Generation> result);
   void schedule();
@@ -64,6 +67,7 @@ class GenerationReactor : public grpc::ServerWriteReactor<v1::GenerateResponse>,
 
   grpc::CallbackServerContext& context_;
   CallContext& shared_;
+  CallAccess access_;
   std::shared_ptr<GenerationReactor> self_;
   std::shared_ptr<std::atomic<bool>> abandoned_ = std::make_shared<std::atomic<bool>>(false);
 
@@ -72,6 +76,7 @@ class GenerationReactor : public grpc::ServerWriteReactor<v1::GenerateResponse>,
 
   mutable std::mutex mutex_;
   Generation generation_;
+  std::optional<ToolCallParser> calls_;  // where it may call tools
   std::deque<Event> events_;
   v1::GenerateResponse message_;  // the one being sent
   bool sending_ = false;

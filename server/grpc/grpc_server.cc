@@ -20,8 +20,8 @@ constexpr char kServiceName[] = "mobius.v1.Mobius";
 
 class MobiusService final : public v1::Mobius::CallbackService {
  public:
-  MobiusService(GenerationService& service, std::chrono::seconds write_timeout)
-      : shared_(service, write_timeout) {}
+  MobiusService(GenerationService& service, const GrpcOptions& options)
+      : shared_(service, options.keys, std::chrono::seconds(options.grpc.write_timeout_seconds)) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
@@ -63,16 +63,16 @@ void quiet_grpc() {
 }
 
 struct GrpcServer::Impl {
-  Impl(GenerationService& generation, std::chrono::seconds write_timeout)
-      : service(generation, write_timeout) {}
+  Impl(GenerationService& generation, const GrpcOptions& options) : service(generation, options) {}
 
   MobiusService service;
   int port = 0;
   std::unique_ptr<grpc::Server> server;
 };
 
-GrpcServer::GrpcServer(const ServerConfig::Grpc& options, GenerationService& service)
-    : impl_(std::make_unique<Impl>(service, std::chrono::seconds(options.write_timeout_seconds))) {
+GrpcServer::GrpcServer(const GrpcOptions& access, GenerationService& service)
+    : impl_(std::make_unique<Impl>(service, access)) {
+  const ServerConfig::Grpc& options = access.grpc;
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   const std::string address = authority(options.address, options.port);

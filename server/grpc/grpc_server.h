@@ -6,8 +6,14 @@
 
 #include "server/config/config.h"
 #include "server/generation_service.h"
+#include "server/security/key_store.h"
 
 namespace mobius {
+
+struct GrpcOptions {
+  ServerConfig::Grpc grpc;
+  const KeyStore& keys;  ///< must outlive the server
+};
 
 /// Keeps gRPC's own messages off standard error: what matters reaches our log or the caller. Call
 /// before anything else of gRPC, and before threads exist. GRPC_VERBOSITY, where it is set, wins.
@@ -19,7 +25,7 @@ class GrpcServer {
  public:
   /// Binds and starts to answer. `service` must outlive this. Throws std::runtime_error with one
   /// line if the address cannot be listened on.
-  GrpcServer(const ServerConfig::Grpc& options, GenerationService& service);
+  GrpcServer(const GrpcOptions& options, GenerationService& service);
   /// Cancels what still runs, and waits for its end.
   ~GrpcServer();
   GrpcServer(const GrpcServer&) = delete;

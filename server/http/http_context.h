@@ -6,8 +6,8 @@
 #include <mutex>
 #include <unordered_set>
 
-#include "server/config/config.h"
 #include "server/generation_service.h"
+#include "server/http/http_server.h"
 #include "server/worker_pool.h"
 
 namespace mobius {
@@ -16,11 +16,18 @@ class HttpSession;
 
 /// What all connections of an HttpServer share.
 struct HttpContext {
-  HttpContext(const ServerConfig::Http& http, GenerationService& generation,
-              WorkerPool& parser_pool, WorkerPool& token_pool)
-      : options(http), service(generation), parsers(parser_pool), token_work(token_pool) {}
+  HttpContext(const HttpOptions& chosen, GenerationService& generation, WorkerPool& parser_pool,
+              WorkerPool& token_pool)
+      : options(chosen.http),
+        metrics_need_key(chosen.metrics_need_key),
+        keys(chosen.keys),
+        service(generation),
+        parsers(parser_pool),
+        token_work(token_pool) {}
 
   const ServerConfig::Http options;
+  const bool metrics_need_key;
+  const KeyStore& keys;
   GenerationService& service;
   /// Parses large bodies, so that the threads that answer /health do not have to. The server's: a
   /// session may own the last reference to this context, on any thread.

@@ -59,7 +59,7 @@ struct HttpSession::Job {
   /// The generation is over: its line in the log, and the metrics.
   void finish(const Finish& finish) {
     finished = true;
-    service.finished("http", head.id, finish);
+    service.finished("http", started->value(), finish);
   }
 };
 
@@ -184,6 +184,7 @@ HttpSession::Awaitable<void> HttpSession::start(std::shared_ptr<Job> job) {
     });
   };
   OpenAiRequest request = std::move(job->parsed->value());
+  request.options().caller = caller();
   if (auto* chat = std::get_if<ChatInput>(&request.input)) {
     context_->service.chat(std::move(*chat), job->abandoned, std::move(on_started));
   } else {
@@ -217,7 +218,8 @@ HttpSession::Awaitable<void> HttpSession::stream_answer(std::shared_ptr<Job> job
       "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
       "X-Accel-Buffering: no\r\n";
   if (chunked) out += "Transfer-Encoding: chunked\r\n";
-  out += keep_alive_ ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n";
+  out += keep_alive_ ? "Connection: keep-alive\r\n" : "Connection: close\r\n";
+  out += common_headers_ + "\r\n";
 
   StreamWriter writer(job->head);
   std::string events = writer.begin();

@@ -71,12 +71,40 @@ Endpoint endpoint_of(std::string_view path) {
   return Endpoint::none;
 }
 
+/// What anybody may have: whether the server lives, and the page that asks for a key.
+bool is_open(Endpoint endpoint, bool metrics_need_key) {
+  return endpoint == Endpoint::health || endpoint == Endpoint::ready || endpoint == Endpoint::web ||
+         (endpoint == Endpoint::metrics && !metrics_need_key);
+}
+
+bool is_post(Endpoint endpoint) {
+  return endpoint >= Endpoint::chat && endpoint != Endpoint::none;
+}
+
 bool is_json(std::string_view content_type) {
   const std::string_view type = content_type.substr(0, content_type.find_first_of("; \t"));
   return type.empty() || boost::beast::iequals(type, "application/json");
 }
 
 }  // namespace
+
+/// Decides by its header whether a request may go on, and counts it where it costs something.
+Status HttpSession::admit(const http::request_header<>& header) {
+  const std::string_view target = header.target();
+  const Endpoint endpoint = endpoint_of(target.substr(0, target.find('?')));
+  if (is_open(endpoint, context_->metrics_need_key)) return {};
+  auto account = context_->keys.account_of(header[http::field::authorization]);
+  if (!account.ok()) return account.status();
+  account_ = std::move(account).value();
+  if (!is_post(endpoint) || header.method() != http::verb::post) return {};
+  if (Status status = account_->begin(); !status.ok()) return status;
+  admission_.emplace(account_);
+  return {};
+}
+
+Caller HttpSession::caller() const {
+  return {request_id_, account_};
+}
 
 HttpSession::Awaitable<void> HttpSession::route() {
   const std::string_view target = request_.target();
@@ -88,14 +116,14 @@ HttpSession::Awaitable<void> HttpSession::route() {
     co_return;
   }
 
-  const bool is_post = endpoint >= Endpoint::chat;
+  const bool takes_post = is_post(endpoint);
   const http::verb method = request_.method();
-  const bool allowed = is_post ? method == http::verb::post
-                               : method == http::verb::get || method == http::verb::head;
+  const bool allowed = takes_post ? method == http::verb::post
+                                  : method == http::verb::get || method == http::verb::head;
   if (!allowed) {
-    const std::string message = std::string(path) + (is_post ? " takes POST" : " takes GET");
+    const std::string message = std::string(path) + (takes_post ? " takes POST" : " takes GET");
     co_await respond(405, error_body(405, message),
-                     is_post ? "Allow: POST\r\n" : "Allow: GET, HEAD\r\n");
+                     takes_post ? "Allow: POST\r\n" : "Allow: GET, HEAD\r\n");
     co_return;
   }
 

@@ -23,8 +23,8 @@ namespace asio = boost::asio;
 using tcp = asio::ip::tcp;
 
 struct HttpServer::Impl {
-  Impl(const ServerConfig::Http& options, GenerationService& service)
-      : io(static_cast<int>(options.threads)),
+  Impl(const HttpOptions& options, GenerationService& service)
+      : io(static_cast<int>(options.http.threads)),
         work(asio::make_work_guard(io)),
         acceptor(asio::make_strand(io)),
         context(std::make_shared<HttpContext>(options, service, parsers, token_work)) {}
@@ -97,11 +97,11 @@ struct HttpServer::Impl {
   std::vector<std::thread> threads;
 };
 
-HttpServer::HttpServer(const ServerConfig::Http& options, GenerationService& service)
+HttpServer::HttpServer(const HttpOptions& options, GenerationService& service)
     : impl_(std::make_unique<Impl>(options, service)) {
   impl_->listen();
   asio::co_spawn(impl_->acceptor.get_executor(), impl_->accept(), asio::detached);
-  for (std::int64_t i = 0; i < options.threads; ++i) {
+  for (std::int64_t i = 0; i < options.http.threads; ++i) {
     impl_->threads.emplace_back([impl = impl_.get()] { impl->run(); });
   }
 }

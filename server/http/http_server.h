@@ -6,8 +6,15 @@
 
 #include "server/config/config.h"
 #include "server/generation_service.h"
+#include "server/security/key_store.h"
 
 namespace mobius {
+
+struct HttpOptions {
+  ServerConfig::Http http;
+  const KeyStore& keys;  ///< must outlive the server
+  bool metrics_need_key = false;
+};
 
 /// The HTTP front end. Runs on threads of its own, which never wait for computation, so health
 /// answers whatever the engine does. All functions are for one controlling thread.
@@ -15,7 +22,7 @@ class HttpServer {
  public:
   /// Binds and starts to answer. `service` must outlive this. Throws std::runtime_error with one
   /// line if the address cannot be listened on.
-  HttpServer(const ServerConfig::Http& options, GenerationService& service);
+  HttpServer(const HttpOptions& options, GenerationService& service);
   /// Closes every connection; their requests are cancelled.
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;

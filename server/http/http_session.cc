@@ -18,6 +18,7 @@
 #include "server/http/http_status.h"
 #include "server/json.h"
 #include "server/log.h"
+#include "server/security/request_id.h"
 
 namespace mobius {
 
@@ -27,6 +28,7 @@ using boost::system::error_code;
 
 namespace {
 
+constexpr std::string_view kRequestId = "x-request-id";
 constexpr auto kUse = asio::as_tuple(asio::use_awaitable);
 
 /// What a request that could not be read gets; 0 when there is nobody or nothing to answer.
@@ -55,6 +57,15 @@ void notice_lost_peer(asio::ip::tcp::socket& socket) {
   set(IPPROTO_TCP, TCP_KEEPINTVL, kIntervalSeconds);
   set(IPPROTO_TCP, TCP_KEEPCNT, kProbes);
   set(IPPROTO_TCP, TCP_USER_TIMEOUT, kUnacknowledgedMs);
+}
+
+/// Without query and fragment, which are not for the log: they may hold secrets.
+std::string_view path_of(std::string_view target) {
+  return target.substr(0, target.find_first_of("?#"));
+}
+
+std::string_view key_name(const std::shared_ptr<KeyAccount>& account) {
+  return account != nullptr ? std::string_view(account->name()) : std::string_view();
 }
 
 std::string what(const std::exception_ptr& failure) {
@@ -134,6 +145,8 @@ HttpSession::Awaitable<void> HttpSession::run() {
       next = keep_alive_ && !disconnected_;
     }
     request_ = {};
+    admission_.reset();
+    account_.reset();
     body_share_.resize(0);
     busy_.reset();
   }
@@ -161,11 +174,13 @@ HttpSession::Awaitable<void> HttpSession::answer() {
     }
   }
   // Probes and scrapes come every few seconds for as long as the process lives.
-  const std::string_view target = request_.target();
-  const bool probe = target == "/health" || target == "/ready" || target == "/metrics";
+  const std::string_view path = path_of(request_.target());
+  const bool probe = path == "/health" || path == "/ready" || path == "/metrics";
   log_event(probe ? LogLevel::debug : LogLevel::info, "request",
-            {{"method", request_.method_string()},
-             {"target", brief_text(target, 128)},
+            {{"request_id", request_id_},
+             {"key", key_name(account_)},
+             {"method", request_.method_string()},
+             {"target", brief_text(path, 128)},
              {"status", std::int64_t{status_}},
              {"ms", milliseconds(Clock::now() - started_)}});
 }
@@ -175,6 +190,7 @@ HttpSession::Awaitable<bool> HttpSession::read_request() {
   const ServerConfig::Http& options = context_->options;
   keep_alive_ = false;
   status_ = 0;
+  set_request_id({});
   if (buffer_.size() == 0) {
     arm(std::chrono::seconds(options.idle_timeout_seconds));
     const auto [error, bytes] = co_await socket_.async_read_some(buffer_.prepare(4096), kUse);
@@ -203,6 +219,15 @@ HttpSession::Awaitable<bool> HttpSession::read_request() {
     co_return false;
   }
   busy_.emplace(context_->requests);
+  const auto& header = parser.get();
+  set_request_id(header[kRequestId]);
+  if (Status status = admit(header); !status.ok()) {
+    // Before its body: who may not ask need not send it, and a refusal needs no memory for it.
+    request_.method(header.method());
+    request_.target(header.target());
+    co_await refuse(std::move(status));
+    co_return false;
+  }
   co_return co_await read_body(parser);
 }
 
@@ -226,8 +251,7 @@ HttpSession::Awaitable<bool> HttpSession::read_body(
     error = read_error;
     if (body_share_.resize(parser.get().body().size())) continue;
     disarm();
-    const Status status = context_->service.over_budget();
-    co_await refuse(http_status_of(status.code()), status.message(), "Retry-After: 1\r\n");
+    co_await refuse(context_->service.over_budget());
     co_return false;
   }
   disarm();
@@ -247,12 +271,34 @@ HttpSession::Awaitable<bool> HttpSession::read_body(
   co_return true;
 }
 
+void HttpSession::set_request_id(std::string_view offered) {
+  request_id_ = request_id(offered);
+  common_headers_ = std::string(kRequestId) + ": " + request_id_ + "\r\n";
+}
+
 /// Answers what is not a request, and closes.
-HttpSession::Awaitable<void> HttpSession::refuse(int status, std::string message,
-                                                 std::string_view extra_header) {
+HttpSession::Awaitable<void> HttpSession::refuse(int status, std::string message) {
   keep_alive_ = false;
-  co_await respond(status, error_body(status, message), extra_header);
-  log_event(LogLevel::info, "refused", {{"status", std::int64_t{status}}, {"reason", message}});
+  co_await respond(status, error_body(status, message));
+  log_event(LogLevel::info, "refused",
+            {{"request_id", request_id_}, {"status", std::int64_t{status}}, {"reason", message}});
+}
+
+/// Answers a request whose body is not read, and closes: the body may be on its way.
+HttpSession::Awaitable<void> HttpSession::refuse(Status status) {
+  keep_alive_ = false;
+  context_->service.refused(status.code());
+  const int code = http_status_of(status.code());
+  std::string headers = retry_header(status);
+  if (code == 401) headers += "WWW-Authenticate: Bearer\r\n";
+  co_await respond(code, error_body(status), headers);
+  log_event(LogLevel::info, "refused",
+            {{"request_id", request_id_},
+             {"key", key_name(account_)},
+             {"method", request_.method_string()},
+             {"target", brief_text(path_of(request_.target()), 128)},
+             {"status", std::int64_t{code}},
+             {"reason", status.message()}});
 }
 
 HttpSession::Awaitable<void> HttpSession::respond(int status, std::string body,
@@ -266,7 +312,7 @@ HttpSession::Awaitable<void> HttpSession::respond(int status, std::string body,
   text.append("\r\nContent-Type: ").append(content_type);
   text += "\r\nContent-Length: " + std::to_string(body.size());
   text += keep_alive_ ? "\r\nConnection: keep-alive\r\n" : "\r\nConnection: close\r\n";
-  text.append(extra_header).append("\r\n");
+  text.append(common_headers_).append(extra_header).append("\r\n");
   if (request_.method() != http::verb::head) text += body;
   co_await write(asio::buffer(text));
 }

@@ -58,18 +58,22 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   // http_session.cc: the connection
   Awaitable<bool> read_request();
   Awaitable<bool> read_body(boost::beast::http::request_parser<boost::beast::http::string_body>&);
-  Awaitable<void> refuse(int status, std::string message, std::string_view extra_header = {});
+  Awaitable<void> refuse(int status, std::string message);
+  Awaitable<void> refuse(Status status);
   Awaitable<void> answer();
   Awaitable<void> respond(int status, std::string body, std::string_view extra_header = {},
                           std::string_view content_type = "application/json");
   Awaitable<bool> write(boost::asio::const_buffer data);
   Awaitable<void> linger();
+  void set_request_id(std::string_view offered);
   void close_now();
   void arm(std::chrono::seconds timeout);
   void await_deadline(Clock::duration timeout);
   void disarm();
 
-  // http_routes.cc: which request gets which answer
+  // http_routes.cc: who may have an answer, and which
+  Status admit(const boost::beast::http::request_header<>& header);
+  Caller caller() const;
   Awaitable<void> route();
   Awaitable<void> generate(bool chat);
 
@@ -103,6 +107,10 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
 
   // The request being answered.
   Request request_;
+  std::string request_id_;
+  std::string common_headers_;  // of every answer to it, lines with their ends
+  std::shared_ptr<KeyAccount> account_;
+  std::optional<Admission> admission_;  // where it counts as one of the account's
   bool keep_alive_ = false;
   bool closing_ = false;
   std::optional<RequestCount> busy_;  // while a request's body is read, and until it is answered

@@ -47,7 +47,11 @@ int http_status_of(StatusCode code) {
 std::string error_body(const Status& status) {
   const Json param = status.field().empty() ? Json(nullptr) : Json(status.field());
   const bool is_model = status.code() == StatusCode::not_found && status.field() == "model";
-  const std::string_view code = is_model ? "model_not_found" : name_of(status.code());
+  const std::string_view code = is_model                                       ? "model_not_found"
+                                : status.code() == StatusCode::unauthenticated ? "invalid_api_key"
+                                : status.code() == StatusCode::resource_exhausted
+                                    ? "rate_limit_exceeded"
+                                    : name_of(status.code());
   return body(http_status_of(status.code()), status.message(), param, code);
 }
 

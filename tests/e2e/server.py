@@ -30,7 +30,7 @@ ANSWER_SECONDS = 300
 class Server:
     """One running `mobius` on free ports."""
 
-    def __init__(self, folder, checkpoint, **settings):
+    def __init__(self, folder, checkpoint, environment=None, **settings):
         self.folder = folder
         self.port_file = folder / "ports.json"
         self.log = folder / "log.txt"
@@ -50,7 +50,12 @@ class Server:
         for key, value in options.items():
             arguments += [f"--{key}", str(value)]
         self.output = open(folder / "output.txt", "w+")
-        self.process = subprocess.Popen(arguments, stdout=self.output, stderr=self.output)
+        self.process = subprocess.Popen(
+            arguments,
+            stdout=self.output,
+            stderr=self.output,
+            env={**os.environ, **(environment or {})},
+        )
         self._wait_for_ports()
 
     def _wait_for_ports(self):
@@ -104,13 +109,17 @@ class Server:
         status, _, body = self.request("GET", path)
         return status, json.loads(body)
 
-    def post(self, path, body):
-        """`body` is an object, or bytes to send as they are. Returns (status, object)."""
+    def post_for_headers(self, path, body, headers=None):
+        """`body` is an object, or bytes to send as they are. Returns (status, headers, object)."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        status, _, answer = self.request(
-            "POST", path, data, {"Content-Type": "application/json"}
+        status, answer_headers, answer = self.request(
+            "POST", path, data, {"Content-Type": "application/json", **(headers or {})}
         )
-        return status, json.loads(answer)
+        return status, answer_headers, json.loads(answer)
+
+    def post(self, path, body, headers=None):
+        status, _, answer = self.post_for_headers(path, body, headers)
+        return status, answer
 
     def chat(self, text="Hello", **options):
         messages = [{"role": "user", "content": text}]
@@ -205,6 +214,7 @@ class ReflectionClient:
         self.services = list(database.get_services())
         self.pool = descriptor_pool.DescriptorPool(database)
         self.service = self.pool.FindServiceByName("mobius.v1.Mobius")
+        self.metadata = []  # (name, value), sent with every call
 
     def close(self):
         self.channel.close()
@@ -222,7 +232,7 @@ class ReflectionClient:
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=output.FromString,
         )
-        return stub(request, timeout=timeout)
+        return stub(request, timeout=timeout, metadata=self.metadata)
 
     def generate(self, timeout=ANSWER_SECONDS, **fields):
         return self.call("Generate", self.message("GenerateRequest", **fields), timeout)

@@ -172,7 +172,7 @@ def test_full_queue_refuses_and_recovers(start_server):
             server.wait_until(lambda stats: stats["waiting"] == 1)
             status, answer = server.complete("c", max_tokens=1)
             assert status == 429
-            assert answer["error"]["code"] == "resource_exhausted"
+            assert answer["error"]["code"] == "rate_limit_exceeded"
             client = server.grpc_client()
             with pytest.raises(grpc.RpcError) as error:
                 list(client.generate(text="c"))

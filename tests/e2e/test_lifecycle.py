@@ -90,10 +90,15 @@ def test_bad_command_lines(arguments, words):
     assert_one_line(run(*arguments), *words)
 
 
-def test_remote_addresses_need_consent(checkpoint):
+def test_remote_addresses_need_a_key_or_consent(tmp_path, checkpoint):
     arguments = ["--model.path", checkpoint, "--check", "--http.address", "0.0.0.0"]
     assert_one_line(run(*arguments), "http.address", "server.allow_insecure_remote")
     assert run(*arguments, "--server.allow_insecure_remote").returncode == 0
+    keys = tmp_path / "keys"
+    keys.write_text("alice mk-alice-0123456789\n")
+    assert run(*arguments, "--security.key_file", keys).returncode == 0
+    keys.write_text("alice\n")
+    assert_one_line(run(*arguments, "--security.key_file", keys), "security.key_file", "line 1")
 
 
 def test_a_plan_that_cannot_work_is_refused(checkpoint):

@@ -7,6 +7,7 @@
 #include <set>
 #include <sstream>
 
+#include "server/config/environment.h"
 #include "server/config/schema.h"
 #include "tests/scratch_folder.h"
 
@@ -151,8 +152,22 @@ TEST(Config, EveryKeyCanBeSetFromTextAndFromJson) {
     EXPECT_THAT(apply_config_json(from_json, json, "c"), IsEmpty()) << json;
     if (value.front() == '"') value = value.substr(1, value.size() - 2);
     ServerConfig from_text;
-    EXPECT_THAT(apply_overrides(from_text, {{std::string(key.key), value}}), IsEmpty()) << key.key;
+    const ConfigOverride override{std::string(key.key), value, environment_name(key.key)};
+    EXPECT_THAT(apply_overrides(from_text, {override}), IsEmpty()) << key.key;
   }
+}
+
+TEST(Config, SecretsAreNeitherTakenFromTheCommandLineNorShown) {
+  ServerConfig config;
+  EXPECT_THAT(apply_overrides(config, {{"security.api_keys", "mk-0123456789abcdef"}}),
+              ElementsAre("--security.api_keys: other users can read command lines; set "
+                          "MOBIUS_SECURITY_API_KEYS"));
+  EXPECT_EQ(config.security.api_keys, "");
+  EXPECT_THAT(apply_config_json(config, R"({"security": {"api_keys": 1234567890123456}})", "c"),
+              ElementsAre("c: security.api_keys: is an integer; must be a string, any text"));
+  EXPECT_THAT(apply_overrides(config, {{"security.api_keys", "k", "MOBIUS_SECURITY_API_KEYS"}}),
+              IsEmpty());
+  EXPECT_EQ(config.security.api_keys, "k");
 }
 
 TEST(Config, ChecksWhatNoSingleKeyCanTell) {
@@ -194,6 +209,13 @@ TEST(Config, ChecksWhatNoSingleKeyCanTell) {
     EXPECT_THAT(check_config(config), ElementsAre(HasSubstr("set server.allow_insecure_remote")));
     config.server.allow_insecure_remote = true;
     EXPECT_THAT(check_config(config), IsEmpty());
+    config.server.allow_insecure_remote = false;
+    config.security.key_file = "keys";
+    EXPECT_THAT(check_config(config), IsEmpty());
+    config.security.key_file = "";
+    config.security.api_keys = "mk-0123456789abcdef";
+    EXPECT_THAT(check_config(config), IsEmpty());
+    config.security = {};
   }
   config.http.address = "127.0.0.2";
   config.server.allow_insecure_remote = false;
