@@ -42,6 +42,7 @@ struct Caller {
 /// What a client may say about a generation, whatever the protocol. Numbers are as wide as a
 /// protocol can carry, so that an absurd one is refused by its value and not cut silently.
 struct GenerationOptions {
+  std::optional<std::int64_t> n;  ///< answers for each prompt
   std::optional<std::int64_t> max_tokens;
   std::optional<double> temperature;
   std::optional<double> top_p;

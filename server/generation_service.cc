@@ -42,9 +42,22 @@ std::size_t bytes_of(const ChatInput& input) {
 }
 
 std::size_t bytes_of(const CompletionInput& input) {
-  const auto* text = std::get_if<std::string>(&input.prompt);
-  return sizeof input + bytes_of(input.options) +
-         (text != nullptr ? text->size() : std::get<1>(input.prompt).size() * sizeof(std::int32_t));
+  std::size_t bytes = sizeof input + bytes_of(input.options);
+  for (const Prompt& prompt : input.prompts) {
+    const auto* text = std::get_if<std::string>(&prompt);
+    bytes += sizeof prompt +
+             (text != nullptr ? text->size() : std::get<1>(prompt).size() * sizeof(std::int32_t));
+  }
+  return bytes;
+}
+
+const GenerationOptions& options_of(const Input& input) {
+  return std::visit([](const auto& in) -> const GenerationOptions& { return in.options; }, input);
+}
+
+/// The request's own for its first choice; 53 bits for the others (see `start`).
+std::uint64_t seed_of_choice(std::uint64_t seed, std::size_t choice) {
+  return choice == 0 ? seed : mix(seed + choice * 0x9e3779b97f4a7c15ULL) >> 11U;
 }
 
 std::string hex(std::uint64_t value) {
@@ -65,30 +78,18 @@ GenerationService::GenerationService(GenerationServiceOptions options, Engine& e
       budget_(options_.max_queued_bytes),
       pool_(options_.tokenizer_threads, options_.max_queued) {}
 
-void GenerationService::chat(ChatInput input, Abandoned abandoned, Started started) {
-  auto shared = std::make_shared<const ChatInput>(std::move(input));
-  enqueue(
-      shared->model, "chatcmpl-", bytes_of(*shared), shared->options,
-      [this, shared] { return prompt_of(*shared); }, std::move(abandoned), std::move(started));
-}
-
-void GenerationService::complete(CompletionInput input, Abandoned abandoned, Started started) {
-  auto shared = std::make_shared<const CompletionInput>(std::move(input));
-  enqueue(
-      shared->model, "cmpl-", bytes_of(*shared), shared->options,
-      [this, shared] { return prompt_of(*shared); }, std::move(abandoned), std::move(started));
-}
-
 StatusOr<std::vector<std::int32_t>> GenerationService::prompt_of(const ChatInput& input) const {
   ChatTemplateOptions form;
   form.max_context = engine_.model().limits.max_context;
-  return render_chat(*tokenizer_, input.messages, input.tools_json, form);
+  const bool with_tools = input.tool_choice.kind != ToolChoice::Kind::none;
+  const auto tools =
+      with_tools ? std::span<const std::string>(input.tools_json) : std::span<const std::string>();
+  return render_chat(*tokenizer_, input.messages, tools, form);
 }
 
-StatusOr<std::vector<std::int32_t>> GenerationService::prompt_of(
-    const CompletionInput& input) const {
-  const auto* text = std::get_if<std::string>(&input.prompt);
-  if (text == nullptr) return std::get<std::vector<std::int32_t>>(input.prompt);
+StatusOr<std::vector<std::int32_t>> GenerationService::prompt_of(const Prompt& prompt) const {
+  const auto* text = std::get_if<std::string>(&prompt);
+  if (text == nullptr) return std::get<std::vector<std::int32_t>>(prompt);
   std::vector<std::int32_t> tokens;
   if (options_.bos_token >= 0) tokens.push_back(options_.bos_token);
   const std::int32_t context = engine_.model().limits.max_context;
@@ -107,13 +108,13 @@ Status GenerationService::check_model(const std::string& model) const {
 }
 
 void GenerationService::finished(std::string_view protocol, const Generation& generation,
-                                 const Finish& finish) {
+                                 const Choice& choice, const Finish& finish) {
   metrics_.finished(finish);
   const auto& [request, account] = generation.caller;
   if (account != nullptr) account->spend(finish.usage.completion_tokens);
   log_event(LogLevel::info, "generation",
             {{"protocol", protocol},
-             {"id", generation.id},
+             {"id", choice.id},
              {"request_id", request},
              {"key", account != nullptr ? std::string_view(account->name()) : std::string_view()},
              {"outcome", outcome_of(finish)},
@@ -136,9 +137,7 @@ Status GenerationService::over_budget() const {
               std::to_string(budget_.limit()) + " (server.max_queued_bytes); try again later"};
 }
 
-void GenerationService::enqueue(const std::string& model, const char* id_prefix, std::size_t bytes,
-                                GenerationOptions options, Tokenize tokenize, Abandoned abandoned,
-                                Started answer) {
+void GenerationService::generate(Input input, Abandoned abandoned, Started answer) {
   const Started started = [this, answer = std::move(answer)](StatusOr<Generation> result) {
     if (!result.ok()) metrics_.refused(result.status().code());
     answer(std::move(result));
@@ -147,27 +146,28 @@ void GenerationService::enqueue(const std::string& model, const char* id_prefix,
     started(Status(StatusCode::unavailable, "the server is shutting down"));
     return;
   }
+  const std::string& model =
+      std::visit([](const auto& in) -> const std::string& { return in.model; }, input);
   if (Status status = check_model(model); !status.ok()) {
     started(std::move(status));
     return;
   }
   // Given back with the work item, tokenized or not.
   const auto share = std::make_shared<ByteBudget::Share>(budget_);
-  if (!share->resize(bytes)) {
+  if (!share->resize(std::visit([](const auto& in) { return bytes_of(in); }, input))) {
     started(over_budget());
     return;
   }
   // The callback is kept outside the work item, which is lost when the queue refuses it.
   auto callback = std::make_shared<Started>(started);
-  const bool queued =
-      pool_.post([this, id_prefix, options = std::move(options), tokenize = std::move(tokenize),
-                  abandoned = std::move(abandoned), share, callback] {
-        if (abandoned != nullptr && abandoned->load()) {
-          (*callback)(Status(StatusCode::cancelled, "the client is gone"));
-          return;
-        }
-        (*callback)(start(id_prefix, options, tokenize));
-      });
+  const bool queued = pool_.post([this, shared = std::make_shared<const Input>(std::move(input)),
+                                  abandoned = std::move(abandoned), share, callback] {
+    if (abandoned != nullptr && abandoned->load()) {
+      (*callback)(Status(StatusCode::cancelled, "the client is gone"));
+      return;
+    }
+    (*callback)(start(*shared));
+  });
   if (!queued) {
     (*callback)(Status(StatusCode::resource_exhausted,
                        "more than " + std::to_string(options_.max_queued) +
@@ -175,16 +175,35 @@ void GenerationService::enqueue(const std::string& model, const char* id_prefix,
   }
 }
 
-StatusOr<Generation> GenerationService::start(const char* id_prefix,
-                                              const GenerationOptions& options,
-                                              const Tokenize& tokenize) try {
+StatusOr<Generation> GenerationService::start(const Input& input) try {
+  const GenerationOptions& options = options_of(input);
+  const auto* chat = std::get_if<ChatInput>(&input);
+  const auto* completion = std::get_if<CompletionInput>(&input);
+  const std::size_t num_prompts = chat != nullptr ? 1 : completion->prompts.size();
+  if (num_prompts < 1 || num_prompts > kMaxChoices) {
+    return Status::invalid("prompt", "prompt has " + std::to_string(num_prompts) +
+                                         " prompts, must have from 1 to " +
+                                         std::to_string(kMaxChoices));
+  }
+  const std::int64_t n = options.n.value_or(1);
+  if (const auto most = static_cast<std::int64_t>(kMaxChoices / num_prompts); n < 1 || n > most) {
+    return Status::invalid(
+        "n", "n is " + std::to_string(n) + ", must be from 1 to " + std::to_string(most) +
+                 (num_prompts > 1 ? " for " + std::to_string(num_prompts) + " prompts" : ""));
+  }
+
+  Generation generation;
   GenerationRequest request;
   if (Status status = resolve_options(options, options_.attention, request); !status.ok()) {
     return status;
   }
-  auto grammar = grammars_.get(options.response_format);
-  if (!grammar.ok()) return grammar.status();
-  request.grammar = std::move(grammar).value();
+  if (chat != nullptr) {
+    if (Status status = use_tools(*chat, request, generation); !status.ok()) return status;
+  } else {
+    auto grammar = grammars_.get(options.response_format);
+    if (!grammar.ok()) return grammar.status();
+    request.grammar = std::move(grammar).value();
+  }
   // The engine validates whole requests; a stand-in prompt lets it refuse bad options before a long
   // prompt costs its tokenization.
   const RunnerInfo& model = engine_.model();
@@ -192,27 +211,27 @@ StatusOr<Generation> GenerationService::start(const char* id_prefix,
   if (Status status = validate(request, model, model.limits.max_context); !status.ok()) {
     return status;
   }
-  StatusOr<std::vector<std::int32_t>> prompt = tokenize();
-  if (!prompt.ok()) return prompt.status();
+  std::vector<std::vector<std::int32_t>> prompts;
+  for (std::size_t i = 0; i < num_prompts; ++i) {
+    auto prompt = chat != nullptr ? prompt_of(*chat) : prompt_of(completion->prompts[i]);
+    if (!prompt.ok()) return prompt.status();
+    prompts.push_back(std::move(prompt).value());
+  }
 
-  Generation generation;
-  generation.id = id_prefix + hex(next_random());
+  generation.id = (chat != nullptr ? "chatcmpl-" : "cmpl-") + hex(next_random());
   // 53 bits: a client can send the seed back through any JSON library.
   generation.seed = options.seed.has_value() ? *options.seed : next_random() >> 11U;
   generation.created = std::chrono::duration_cast<std::chrono::seconds>(
                            std::chrono::system_clock::now().time_since_epoch())
                            .count();
-  request.id = generation.id;
-  request.sampling.seed = generation.seed;
-  request.prompt = std::move(prompt).value();
-  generation.prompt_tokens = static_cast<std::int32_t>(request.prompt.size());
   generation.caller = options.caller;
   KeyAccount* const account = options.caller.account.get();
   if (account != nullptr && !account->name().empty()) request.client = account->name();
-  StatusOr<std::shared_ptr<Stream>> stream = engine_.submit(std::move(request));
-  if (!stream.ok()) return stream.status();
+  for (const auto& prompt : prompts) generation.prompt_tokens += std::ssize(prompt);
+  if (Status status = submit(prompts, n, std::move(request), generation); !status.ok()) {
+    return status;
+  }
   if (account != nullptr) account->spend(generation.prompt_tokens);
-  generation.stream = std::move(stream).value();
   return generation;
 } catch (const std::bad_alloc&) {
   return Status(StatusCode::resource_exhausted, "the server has no memory for this request");
@@ -220,6 +239,51 @@ StatusOr<Generation> GenerationService::start(const char* id_prefix,
   // What was thrown is for the log, not for clients.
   log_event(LogLevel::error, "request_failed", {{"error", error.what()}});
   return Status(StatusCode::internal, "the request could not be started");
+}
+
+/// Tools: the grammar of the answers, and the names of what they may call.
+Status GenerationService::use_tools(const ChatInput& input, GenerationRequest& request,
+                                    Generation& generation) {
+  std::vector<Tool> tools;
+  if (input.tool_choice.kind != ToolChoice::Kind::none) {
+    StatusOr<std::vector<Tool>> read = read_tools(input.tools_json);
+    if (!read.ok()) return read.status();
+    tools = std::move(read).value();
+  }
+  for (const Tool& tool : tools) generation.tool_names.push_back(tool.name);
+  generation.parallel_tool_calls = input.parallel_tool_calls;
+  auto grammar = grammars_.get(std::move(tools), input.tool_choice, input.parallel_tool_calls,
+                               input.options.response_format);
+  if (!grammar.ok()) return grammar.status();
+  request.grammar = std::move(grammar).value();
+  return {};
+}
+
+/// All choices or none. Those of one prompt share what the first of them computes, in the prefix
+/// cache.
+Status GenerationService::submit(const std::vector<std::vector<std::int32_t>>& prompts,
+                                 std::int64_t n, GenerationRequest request,
+                                 Generation& generation) {
+  for (const auto& prompt : prompts) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      const std::size_t index = generation.choices.size();
+      Choice choice;
+      choice.id = index == 0 ? generation.id : generation.id + '-' + std::to_string(index);
+      choice.seed = seed_of_choice(generation.seed, index);
+      GenerationRequest own = request;
+      own.id = choice.id;
+      own.sampling.seed = choice.seed;
+      own.prompt = prompt;
+      StatusOr<std::shared_ptr<Stream>> stream = engine_.submit(std::move(own));
+      if (!stream.ok()) {
+        for (const Choice& other : generation.choices) other.stream->cancel();
+        return stream.status();
+      }
+      choice.stream = std::move(stream).value();
+      generation.choices.push_back(std::move(choice));
+    }
+  }
+  return {};
 }
 
 std::uint64_t GenerationService::next_random() {

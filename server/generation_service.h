@@ -14,6 +14,7 @@
 #include "server/generation_options.h"
 #include "server/grammar_cache.h"
 #include "server/metrics/generation_metrics.h"
+#include "server/tools/tools.h"
 #include "server/worker_pool.h"
 
 namespace mobius {
@@ -22,24 +23,48 @@ struct ChatInput {
   std::string model;  ///< empty: the one that the server runs
   std::vector<ChatMessage> messages;
   std::vector<std::string> tools_json;  ///< a JSON object per tool
+  ToolChoice tool_choice = {};
+  bool parallel_tool_calls = true;
   GenerationOptions options;
 };
 
+/// Text gets a begin-of-text token; tokens are used as they are.
+using Prompt = std::variant<std::string, std::vector<std::int32_t>>;
+
 struct CompletionInput {
   std::string model;
-  /// Text gets a begin-of-text token; tokens are used as they are.
-  std::variant<std::string, std::vector<std::int32_t>> prompt;
+  std::vector<Prompt> prompts;
   GenerationOptions options;
+};
+
+using Input = std::variant<ChatInput, CompletionInput>;
+
+/// Answers of one request, all its prompts together.
+inline constexpr std::size_t kMaxChoices = 128;
+
+/// One of a request's answers. The first one has the request's id and seed, the others their own.
+struct Choice {
+  std::string id;
+  std::uint64_t seed = 0;
+  std::shared_ptr<Stream> stream;
 };
 
 /// A request that the engine has accepted.
 struct Generation {
   std::string id;
-  std::int64_t created = 0;  ///< seconds since the epoch
-  std::uint64_t seed = 0;    ///< the client's, or the one drawn for it
-  std::int32_t prompt_tokens = 0;
-  Caller caller;
-  std::shared_ptr<Stream> stream;
+  std::int64_t created = 0;        ///< seconds since the epoch
+  std::uint64_t seed = 0;          ///< the client's, or the one drawn for it
+  std::int64_t prompt_tokens = 0;  ///< of all prompts
+  Caller caller = {};
+  std::vector<Choice> choices = {};  ///< `n` of the first prompt, then of the next
+  /// Names of the tools that the answers may call; a front end parses them then.
+  std::vector<std::string> tool_names = {};
+  bool parallel_tool_calls = true;
+
+  /// Of the first choice; nullptr before there are any.
+  std::shared_ptr<Stream> stream() const {
+    return choices.empty() ? nullptr : choices.front().stream;
+  }
 };
 
 struct GenerationServiceOptions {
@@ -68,18 +93,17 @@ class GenerationService {
   /// Finishes what is queued.
   ~GenerationService() = default;
 
-  void chat(ChatInput input, Abandoned abandoned, Started started);
-  void complete(CompletionInput input, Abandoned abandoned, Started started);
+  void generate(Input input, Abandoned abandoned, Started started);
 
-  /// The prompt that an input becomes. Takes as long as tokenization does.
+  /// The prompt that a chat becomes. Takes as long as tokenization does.
   StatusOr<std::vector<std::int32_t>> prompt_of(const ChatInput& input) const;
-  StatusOr<std::vector<std::int32_t>> prompt_of(const CompletionInput& input) const;
   /// Not found, where a request names another model than this server's.
   Status check_model(const std::string& model) const;
 
   /// A front end's word that an answer is over: its line in the log, the metrics, and what its
-  /// caller's account pays for. Once for each Generation. `protocol`: "http", "grpc".
-  void finished(std::string_view protocol, const Generation& generation, const Finish& finish);
+  /// caller's account pays for. Once for each Choice. `protocol`: "http", "grpc".
+  void finished(std::string_view protocol, const Generation& generation, const Choice& choice,
+                const Finish& finish);
   /// A front end's word that it answered a request with an error before it came here.
   void refused(StatusCode code) { metrics_.refused(code); }
   const GenerationMetrics& metrics() const { return metrics_; }
@@ -103,12 +127,11 @@ class GenerationService {
   const Engine& engine() const { return engine_; }
 
  private:
-  using Tokenize = std::function<StatusOr<std::vector<std::int32_t>>()>;
-
-  void enqueue(const std::string& model, const char* id_prefix, std::size_t bytes,
-               GenerationOptions options, Tokenize tokenize, Abandoned abandoned, Started started);
-  StatusOr<Generation> start(const char* id_prefix, const GenerationOptions& options,
-                             const Tokenize& tokenize);
+  StatusOr<Generation> start(const Input& input);
+  Status use_tools(const ChatInput& input, GenerationRequest& request, Generation& generation);
+  StatusOr<std::vector<std::int32_t>> prompt_of(const Prompt& prompt) const;
+  Status submit(const std::vector<std::vector<std::int32_t>>& prompts, std::int64_t n,
+                GenerationRequest request, Generation& generation);
   std::uint64_t next_random();
 
   GenerationServiceOptions options_;

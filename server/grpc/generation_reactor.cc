@@ -55,7 +55,7 @@ std::shared_ptr<GenerationReactor> GenerationReactor::start_chat(
     grpc::CallbackServerContext& context, CallContext& shared, const v1::ChatRequest& request) {
   auto reactor = make(context, shared, "Chat");
   reactor->start<ChatInput>(request, "messages", [&](ChatInput input, auto started) {
-    shared.service.chat(std::move(input), reactor->abandoned_, std::move(started));
+    shared.service.generate(std::move(input), reactor->abandoned_, std::move(started));
   });
   return reactor;
 }
@@ -65,7 +65,7 @@ std::shared_ptr<GenerationReactor> GenerationReactor::start_generate(
   auto reactor = make(context, shared, "Generate");
   const char* const prompt = request.has_tokens() ? "tokens.ids" : "text";
   reactor->start<CompletionInput>(request, prompt, [&](CompletionInput input, auto started) {
-    shared.service.complete(std::move(input), reactor->abandoned_, std::move(started));
+    shared.service.generate(std::move(input), reactor->abandoned_, std::move(started));
   });
   return reactor;
 }
@@ -87,10 +87,14 @@ void GenerationReactor::started(StatusOr<Generation> result) {
     finish(result.status());
     return;
   }
-  std::shared_ptr<Stream> stream = result.value().stream;
+  std::shared_ptr<Stream> stream = result.value().stream();
   {
     const std::lock_guard lock(mutex_);
     generation_ = std::move(result).value();
+    if (!generation_.tool_names.empty()) {
+      calls_.emplace(generation_.tool_names, generation_.parallel_tool_calls,
+                     shared_.service.tokenizer());
+    }
   }
   // Set before the flag is read, and OnCancel does it the other way round: one of us sees it.
   if (abandoned_->load()) stream->cancel();
@@ -111,7 +115,7 @@ void GenerationReactor::pump() {
   std::optional<Status> end;
   {
     const std::lock_guard lock(mutex_);
-    if (sending_ || finished_ || generation_.stream == nullptr) return;
+    if (sending_ || finished_ || generation_.stream() == nullptr) return;
     if (!result_.has_value()) {
       if (!next_message()) return;
     }
@@ -131,7 +135,7 @@ bool GenerationReactor::next_message() {
   // tells of new events only when it has none: all must be taken before we sleep.
   const bool abandoned = abandoned_->load();
   if (events_.empty() || abandoned) {
-    std::vector<Event> taken = generation_.stream->take();
+    std::vector<Event> taken = generation_.stream()->take();
     std::move(taken.begin(), taken.end(), std::back_inserter(events_));
   }
   while (abandoned && !events_.empty() &&
@@ -142,11 +146,12 @@ bool GenerationReactor::next_message() {
   const Event event = std::move(events_.front());
   events_.pop_front();
   if (const auto* end = std::get_if<mobius::Finish>(&event)) {
-    shared_.service.finished("grpc", generation_, *end);
+    shared_.service.finished("grpc", generation_, generation_.choices.front(), *end);
     result_ = end->status;
     if (end->reason == FinishReason::error) return true;
   }
-  message_ = to_message(generation_.id, event, with_logprobs_, shared_.service.tokenizer());
+  message_ = to_message(generation_.id, event, calls_ ? &*calls_ : nullptr, with_logprobs_,
+                        shared_.service.tokenizer());
   sending_ = true;
   sending_since_ = Clock::now();
   return true;
@@ -172,7 +177,7 @@ void GenerationReactor::OnWriteDone(bool ok) {
   {
     const std::lock_guard lock(mutex_);
     sending_ = false;
-    stream = generation_.stream;
+    stream = generation_.stream();
   }
   if (!ok) {
     // The client is gone: the engine answers the cancellation with a Finish, which ends the call.
@@ -185,14 +190,14 @@ void GenerationReactor::OnWriteDone(bool ok) {
 void GenerationReactor::OnCancel() {
   abandoned_->store(true);
   const std::lock_guard lock(mutex_);
-  if (generation_.stream != nullptr) generation_.stream->cancel();
+  if (const auto stream = generation_.stream()) stream->cancel();
 }
 
 void GenerationReactor::OnDone() {
   std::shared_ptr<Stream> stream;
   {
     const std::lock_guard lock(mutex_);
-    stream = generation_.stream;
+    stream = generation_.stream();
   }
   if (stream != nullptr) stream->on_events({});
   shared_.remove(this);

@@ -31,6 +31,23 @@ Status to_policy(const v1::AttentionPolicy& message, const std::string& name,
   return {};
 }
 
+Status to_choice(const v1::ToolChoice& message, ToolChoice& choice) {
+  using Kind = ToolChoice::Kind;
+  if (message.has_function()) {
+    choice = {Kind::named, message.function()};
+    return {};
+  }
+  switch (message.mode()) {
+    case v1::ToolChoice::MODE_UNSPECIFIED: return {};
+    case v1::ToolChoice::MODE_NONE: choice.kind = Kind::none; return {};
+    case v1::ToolChoice::MODE_REQUIRED: choice.kind = Kind::required; return {};
+    default:
+      return Status::invalid("tool_choice.mode",
+                             "tool_choice.mode is " + std::to_string(message.mode()) +
+                                 ", must be MODE_NONE (1) or MODE_REQUIRED (2)");
+  }
+}
+
 ResponseFormat to_format(const v1::ResponseFormat& message) {
   ResponseFormat format;
   if (message.has_json_schema()) {
@@ -76,10 +93,22 @@ void set_block_reads(const BlockReads& reads, v1::BlockReads& message) {
   message.set_total(reads.total);
 }
 
+/// The text and the calls of a Token or a Finished.
+template <typename Message>
+void set_answer(const std::string& id, AnswerDelta answer, Message& message) {
+  message.set_text(std::move(answer.content));
+  for (ToolCallDelta& from : answer.calls) {
+    v1::ToolCallDelta& call = *message.add_tool_calls();
+    call.set_index(static_cast<std::int32_t>(from.index));
+    if (!from.name.empty()) call.set_id(tool_call_id(id, 0, from.index));
+    call.set_name(std::move(from.name));
+    call.set_arguments(std::move(from.arguments));
+  }
+}
+
 void set_token(const TokenDelta& delta, bool with_logprobs, const Tokenizer& tokenizer,
                v1::Token& message) {
   message.set_id(delta.token.token);
-  message.set_text(delta.text);
   if (!with_logprobs) return;
   message.set_logprob(delta.token.logprob);
   for (const TokenLogprob& other : delta.token.top) {
@@ -93,7 +122,6 @@ void set_token(const TokenDelta& delta, bool with_logprobs, const Tokenizer& tok
 void set_finished(const Finish& finish, v1::Finished& message) {
   message.set_reason(finish.reason == FinishReason::length ? v1::Finished::REASON_LENGTH
                                                            : v1::Finished::REASON_STOP);
-  message.set_text(finish.text);
   message.mutable_usage()->set_prompt_tokens(finish.usage.prompt_tokens);
   message.mutable_usage()->set_cached_tokens(finish.usage.cached_tokens);
   message.mutable_usage()->set_completion_tokens(finish.usage.completion_tokens);
@@ -110,10 +138,10 @@ StatusOr<CompletionInput> to_input(const v1::GenerateRequest& request) {
   CompletionInput input;
   input.model = request.model();
   switch (request.prompt_case()) {
-    case v1::GenerateRequest::kText: input.prompt = request.text(); break;
+    case v1::GenerateRequest::kText: input.prompts = {request.text()}; break;
     case v1::GenerateRequest::kTokens: {
       const auto& ids = request.tokens().ids();
-      input.prompt = std::vector<std::int32_t>(ids.begin(), ids.end());
+      input.prompts = {std::vector<std::int32_t>(ids.begin(), ids.end())};
       break;
     }
     default: return Status::invalid("prompt", "prompt is missing; set text or tokens");
@@ -137,18 +165,23 @@ StatusOr<ChatInput> to_input(const v1::ChatRequest& request) {
     ChatMessage message;
     message.role = *role;
     message.content = from.content();
+    message.tool_call_id = from.tool_call_id();
     for (const v1::ToolCall& call : from.tool_calls()) {
-      message.tool_calls.push_back({"", call.name(), call.arguments()});
+      message.tool_calls.push_back({call.id(), call.name(), call.arguments()});
     }
     input.messages.push_back(std::move(message));
   }
   input.tools_json.assign(request.tools().begin(), request.tools().end());
+  if (Status status = to_choice(request.tool_choice(), input.tool_choice); !status.ok()) {
+    return status;
+  }
+  if (request.has_parallel_tool_calls()) input.parallel_tool_calls = request.parallel_tool_calls();
   if (Status status = to_options(request.options(), input.options); !status.ok()) return status;
   return input;
 }
 
-v1::GenerateResponse to_message(const std::string& id, const Event& event, bool with_logprobs,
-                                const Tokenizer& tokenizer) {
+v1::GenerateResponse to_message(const std::string& id, const Event& event, ToolCallParser* calls,
+                                bool with_logprobs, const Tokenizer& tokenizer) {
   v1::GenerateResponse message;
   message.set_id(id);
   if (const auto* progress = std::get_if<PrefillProgress>(&event)) {
@@ -158,8 +191,19 @@ v1::GenerateResponse to_message(const std::string& id, const Event& event, bool 
     message.mutable_progress()->set_seconds_left(progress->seconds_left);
   } else if (const auto* delta = std::get_if<TokenDelta>(&event)) {
     set_token(*delta, with_logprobs, tokenizer, *message.mutable_token());
+    const std::int32_t token = delta->token.token;
+    set_answer(id,
+               calls == nullptr ? AnswerDelta{delta->text, {}} : calls->push(token, delta->text),
+               *message.mutable_token());
   } else {
-    set_finished(std::get<Finish>(event), *message.mutable_finished());
+    const auto& finish = std::get<Finish>(event);
+    v1::Finished& finished = *message.mutable_finished();
+    set_finished(finish, finished);
+    set_answer(id, calls == nullptr ? AnswerDelta{finish.text, {}} : calls->finish(finish.text),
+               finished);
+    if (calls != nullptr && calls->calls() > 0 && finish.reason == FinishReason::stop) {
+      finished.set_reason(v1::Finished::REASON_TOOL_CALLS);
+    }
   }
   return message;
 }

@@ -7,6 +7,7 @@
 
 #include "mobius/v1/mobius.pb.h"
 #include "server/generation_service.h"
+#include "server/tools/tool_call_parser.h"
 
 namespace mobius {
 
@@ -14,10 +15,10 @@ namespace mobius {
 StatusOr<CompletionInput> to_input(const v1::GenerateRequest& request);
 StatusOr<ChatInput> to_input(const v1::ChatRequest& request);
 
-/// An event as a message. `with_logprobs`: the request asked for them. A Finish must not be an
-/// error.
-v1::GenerateResponse to_message(const std::string& id, const Event& event, bool with_logprobs,
-                                const Tokenizer& tokenizer);
+/// An event as a message. `calls` finds calls of tools in the answer's text; nullptr: there are
+/// none. `with_logprobs`: the request asked for them. A Finish must not be an error.
+v1::GenerateResponse to_message(const std::string& id, const Event& event, ToolCallParser* calls,
+                                bool with_logprobs, const Tokenizer& tokenizer);
 
 /// Codes have gRPC's numbers already.
 grpc::Status to_grpc(const Status& status);

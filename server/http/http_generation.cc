@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/buffer.hpp>
@@ -30,20 +31,25 @@ std::string chunk_of(std::string_view data) {
   return chunk;
 }
 
+std::string text_of(const Prompt& prompt, const Tokenizer& tokenizer) {
+  if (const auto* text = std::get_if<std::string>(&prompt)) return *text;
+  return tokenizer.decode(std::get<std::vector<std::int32_t>>(prompt));
+}
+
 }  // namespace
 
-/// One generation. Shared with callbacks of other threads, which only post to the strand; every
-/// member but `abandoned` belongs to it.
+/// One request's generations. Shared with callbacks of other threads, which only post to the
+/// strand; every member but `abandoned` belongs to it.
 struct HttpSession::Job {
   GenerationService& service;
   std::shared_ptr<std::atomic<bool>> abandoned = std::make_shared<std::atomic<bool>>(false);
   std::optional<StatusOr<OpenAiRequest>> parsed;
   std::optional<StatusOr<Generation>> started;
-  std::shared_ptr<Stream> stream;
   OpenAiNames names;
   bool streamed = false;
   AnswerHead head;
-  bool finished = false;
+  std::vector<Choice> choices;
+  std::vector<bool> ended;  // of the choices
 
   explicit Job(GenerationService& used_service) : service(used_service) {}
   Job(const Job&) = delete;
@@ -53,13 +59,18 @@ struct HttpSession::Job {
   /// Nobody waits for the answer any more: work that has not begun is skipped, a generation ends.
   void abandon() {
     abandoned->store(true);
-    if (stream != nullptr && !finished) stream->cancel();
+    for (std::size_t i = 0; i < choices.size(); ++i) {
+      if (!ended[i]) choices[i].stream->cancel();
+    }
   }
 
-  /// The generation is over: its line in the log, and the metrics.
-  void finish(const Finish& finish) {
-    finished = true;
-    service.finished("http", started->value(), finish);
+  bool begun() const { return !choices.empty(); }
+  bool finished() const { return begun() && std::ranges::count(ended, false) == 0; }
+
+  /// A choice is over: its line in the log, and the metrics.
+  void finish(std::size_t choice, const Finish& finish) {
+    ended[choice] = true;
+    service.finished("http", started->value(), choices[choice], finish);
   }
 };
 
@@ -80,7 +91,14 @@ HttpSession::Awaitable<void> HttpSession::generate(bool chat) {
   job->head.model = context_->service.model_name();
   job->head.include_usage = request.include_usage;
   job->head.logprobs = request.options().top_logprobs.has_value();
+  job->head.n =
+      static_cast<std::size_t>(std::max<std::int64_t>(request.options().n.value_or(1), 1));
   job->head.tokenizer = &context_->service.tokenizer();
+  if (request.echo) {
+    for (const Prompt& prompt : std::get<CompletionInput>(request.input).prompts) {
+      job->head.echo.push_back(text_of(prompt, *job->head.tokenizer));
+    }
+  }
 
   watch();
   std::exception_ptr failure;
@@ -110,21 +128,23 @@ HttpSession::Awaitable<void> HttpSession::run_job(std::shared_ptr<Job> job) {
   }
   if (disconnected_) {
     keep_alive_ = false;
-    if (!job->finished) status_ = http_status_of(StatusCode::cancelled);
+    if (!job->finished()) status_ = http_status_of(StatusCode::cancelled);
   }
 }
 
-/// Waits for the end of a generation that nobody takes: it is logged like any other.
+/// Waits for the end of generations that nobody takes: they are logged like any other.
 HttpSession::Awaitable<void> HttpSession::await_end(std::shared_ptr<Job> job) {
-  if (job->stream == nullptr) co_return;
-  if (!job->finished) listen(*job->stream);
-  while (!job->finished) {
-    for (const Event& event : job->stream->take()) {
-      if (const auto* finish = std::get_if<Finish>(&event)) job->finish(*finish);
+  if (!job->begun()) co_return;
+  if (!job->finished()) listen(*job);
+  while (!job->finished()) {
+    for (std::size_t i = 0; i < job->choices.size(); ++i) {
+      for (const Event& event : job->choices[i].stream->take()) {
+        if (const auto* finish = std::get_if<Finish>(&event)) job->finish(i, *finish);
+      }
     }
-    if (!job->finished) co_await wait(std::chrono::hours(1));
+    if (!job->finished()) co_await wait(std::chrono::hours(1));
   }
-  job->stream->on_events({});
+  for (const Choice& choice : job->choices) choice.stream->on_events({});
 }
 
 HttpSession::Awaitable<void> HttpSession::parse(std::shared_ptr<Job> job, bool chat) {
@@ -173,11 +193,14 @@ HttpSession::Awaitable<void> HttpSession::start(std::shared_ptr<Job> job) {
     asio::post(executor, [self = std::move(self), job = std::move(job), shared] {
       job->started.emplace(std::move(*shared));
       if (job->started->ok()) {
-        Generation& generation = job->started->value();
-        job->stream = generation.stream;
+        const Generation& generation = job->started->value();
+        job->choices = generation.choices;
+        job->ended.resize(job->choices.size());
         job->head.id = generation.id;
         job->head.created = generation.created;
-        job->head.seed = generation.seed;
+        job->head.tool_names = generation.tool_names;
+        job->head.parallel_tool_calls = generation.parallel_tool_calls;
+        for (const Choice& choice : job->choices) job->head.seeds.push_back(choice.seed);
       }
       if (job->abandoned->load()) job->abandon();
       self->wake();
@@ -185,28 +208,25 @@ HttpSession::Awaitable<void> HttpSession::start(std::shared_ptr<Job> job) {
   };
   OpenAiRequest request = std::move(job->parsed->value());
   request.options().caller = caller();
-  if (auto* chat = std::get_if<ChatInput>(&request.input)) {
-    context_->service.chat(std::move(*chat), job->abandoned, std::move(on_started));
-  } else {
-    context_->service.complete(std::move(std::get<CompletionInput>(request.input)), job->abandoned,
-                               std::move(on_started));
-  }
+  context_->service.generate(std::move(request.input), job->abandoned, std::move(on_started));
   while (!job->started.has_value()) {
     co_await wait(std::chrono::hours(1));
     // Not yet begun work is skipped, and answers at once.
     if (disconnected_) job->abandoned->store(true);
   }
-  if (job->stream != nullptr) listen(*job->stream);
+  listen(*job);
 }
 
-/// Lets the stream's events wake this session.
-void HttpSession::listen(Stream& stream) {
-  // Runs on the engine's thread: it only posts.
-  stream.on_events([weak = weak_from_this(), executor = socket_.get_executor()] {
-    asio::post(executor, [weak] {
-      if (const auto self = weak.lock()) self->wake();
+/// Lets the events of all choices wake this session.
+void HttpSession::listen(const Job& job) {
+  for (const Choice& choice : job.choices) {
+    // Runs on the engine's thread: it only posts.
+    choice.stream->on_events([weak = weak_from_this(), executor = socket_.get_executor()] {
+      asio::post(executor, [weak] {
+        if (const auto self = weak.lock()) self->wake();
+      });
     });
-  });
+  }
 }
 
 HttpSession::Awaitable<void> HttpSession::stream_answer(std::shared_ptr<Job> job) {
@@ -224,23 +244,26 @@ HttpSession::Awaitable<void> HttpSession::stream_answer(std::shared_ptr<Job> job
   StreamWriter writer(job->head);
   std::string events = writer.begin();
   while (true) {
-    for (const Event& event : job->stream->take()) {
-      if (const auto* progress = std::get_if<PrefillProgress>(&event)) {
-        events += writer.progress(*progress);
-      } else if (const auto* delta = std::get_if<TokenDelta>(&event)) {
-        events += writer.token(*delta);
-      } else {
-        const auto& finish = std::get<Finish>(event);
-        job->finish(finish);
-        events += writer.finish(finish);
+    for (std::size_t i = 0; i < job->choices.size(); ++i) {
+      for (const Event& event : job->choices[i].stream->take()) {
+        const auto* finish = std::get_if<Finish>(&event);
+        if (finish != nullptr) job->finish(i, *finish);
+        if (writer.ended()) continue;  // another choice has failed
+        if (finish != nullptr) {
+          events += writer.finish(i, *finish);
+        } else if (const auto* progress = std::get_if<PrefillProgress>(&event)) {
+          events += writer.progress(i, *progress);
+        } else {
+          events += writer.token(i, std::get<TokenDelta>(event));
+        }
       }
     }
     if (!events.empty()) out += chunked ? chunk_of(events) : events;
-    if (job->finished && chunked) out += "0\r\n\r\n";
+    if (writer.ended() && chunked) out += "0\r\n\r\n";
     events.clear();
     if (!out.empty() && !co_await write(asio::buffer(out))) co_return;
     out.clear();
-    if (job->finished) co_return;
+    if (writer.ended()) co_return;
     const bool woken =
         co_await wait(std::chrono::seconds(context_->options.keepalive_comment_seconds));
     if (disconnected_) co_return;
@@ -250,24 +273,30 @@ HttpSession::Awaitable<void> HttpSession::stream_answer(std::shared_ptr<Job> job
 
 HttpSession::Awaitable<void> HttpSession::collect_answer(std::shared_ptr<Job> job) {
   AnswerWriter writer(job->head);
-  Finish finish;
-  while (!job->finished) {
-    for (Event& event : job->stream->take()) {
-      if (const auto* delta = std::get_if<TokenDelta>(&event)) {
-        writer.token(*delta);
-      } else if (auto* end = std::get_if<Finish>(&event)) {
-        job->finish(*end);
-        finish = std::move(*end);
+  Status failure;
+  while (true) {
+    for (std::size_t i = 0; i < job->choices.size(); ++i) {
+      for (const Event& event : job->choices[i].stream->take()) {
+        if (const auto* delta = std::get_if<TokenDelta>(&event)) {
+          writer.token(i, *delta);
+        } else if (const auto* finish = std::get_if<Finish>(&event)) {
+          job->finish(i, *finish);
+          if (finish->reason != FinishReason::error) {
+            writer.finish(i, *finish);
+          } else if (failure.ok()) {
+            failure = finish->status;
+          }
+        }
       }
     }
-    if (job->finished) break;
+    if (job->finished() || !failure.ok()) break;
     co_await wait(std::chrono::hours(1));
     if (disconnected_) co_return;
   }
-  if (finish.reason == FinishReason::error) {
-    co_await respond(http_status_of(finish.status.code()), error_body(finish.status));
+  if (failure.ok()) {
+    co_await respond(200, writer.text());
   } else {
-    co_await respond(200, writer.finish(finish));
+    co_await respond(http_status_of(failure.code()), error_body(failure));
   }
 }
 

@@ -80,7 +80,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   // http_tokens.cc: text to tokens and back
   Awaitable<void> answer_tokens(TokenAnswer make);
 
-  // http_generation.cc: one generation, streamed or whole
+  // http_generation.cc: one request's generations, streamed or whole
   struct Job;
   Awaitable<void> parse(std::shared_ptr<Job> job, bool chat);
   Awaitable<void> start(std::shared_ptr<Job> job);
@@ -88,7 +88,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   Awaitable<void> stream_answer(std::shared_ptr<Job> job);
   Awaitable<void> collect_answer(std::shared_ptr<Job> job);
   Awaitable<void> await_end(std::shared_ptr<Job> job);
-  void listen(Stream& stream);
+  void listen(const Job& job);
   Awaitable<bool> wait(Clock::duration timeout);
   void watch();
   Awaitable<void> stop_watching();

@@ -23,8 +23,8 @@ constexpr auto kIgnored = std::to_array<std::string_view>({
     "service_tier",
     "safety_identifier",
     "prompt_cache_key",
+    "prompt_cache_options",
     "prompt_cache_retention",
-    "parallel_tool_calls",
     "prediction",
 });
 
@@ -34,16 +34,14 @@ struct Unsupported {
   std::string_view neutral;  ///< JSON
 };
 constexpr auto kUnsupported = std::to_array<Unsupported>({
-    {"n", "1"},
-    {"best_of", "1"},
-    {"echo", "false"},
     {"suffix", "\"\""},
     {"modalities", R"(["text"])"},
     {"audio", "null"},
-    {"functions", "null"},
+    {"moderation", "null"},
+    {"functions", "null"},  // the names that tools and tool_choice once had
     {"function_call", "null"},
-    {"reasoning_effort", "null"},
-    {"verbosity", "null"},
+    {"reasoning_effort", "\"none\""},
+    {"verbosity", "\"medium\""},
     {"web_search_options", "null"},
     {"grammar", "null"},
 });
@@ -240,6 +238,7 @@ void read_options(JsonFields& fields, OpenAiRequest& request, Status& status) {
   options.repetition_penalty = fields.number("repetition_penalty");
   options.ignore_eos = fields.boolean("ignore_eos").value_or(false);
   options.max_tokens = fields.integer("max_tokens");
+  options.n = fields.integer("n");
   options.user = fields.string("user").value_or("");
   read_seed(fields, options);
   read_stop(fields, options);
@@ -249,126 +248,6 @@ void read_options(JsonFields& fields, OpenAiRequest& request, Status& status) {
   read_extension(fields, options, status);
   read_stream(fields, request, status);
   read_common_members(fields);
-}
-
-/// A message's content: a string, or an array of text parts.
-std::string read_content(JsonFields& fields, bool required) {
-  const Json* content = fields.any("content");
-  if (content == nullptr) {
-    if (required) fields.fail("content", "is missing");
-    return {};
-  }
-  if (content->is_string()) return content->get<std::string>();
-  if (!content->is_array()) {
-    fields.fail_type("content", *content, "a string or an array of text parts");
-    return {};
-  }
-  std::string text;
-  for (std::size_t i = 0; i < content->size(); ++i) {
-    const Json& part = (*content)[i];
-    const std::string name = "content[" + std::to_string(i) + "]";
-    if (!part.is_object() || !part.contains("type") || part["type"] != "text") {
-      fields.fail(name, "is not a part of type \"text\"; this server reads text only");
-      return {};
-    }
-    if (!part.contains("text") || !part["text"].is_string()) {
-      fields.fail(name + ".text", "is missing or not a string");
-      return {};
-    }
-    text += part["text"].get_ref<const std::string&>();
-  }
-  return text;
-}
-
-void read_tool_calls(JsonFields& parent, ChatMessage& message, Status& status) {
-  const Json* calls = parent.array("tool_calls");
-  if (calls == nullptr) return;
-  for (std::size_t i = 0; i < calls->size(); ++i) {
-    const std::string name = "tool_calls[" + std::to_string(i) + "]";
-    if (!(*calls)[i].is_object()) {
-      parent.fail_type(name, (*calls)[i], "an object");
-      return;
-    }
-    JsonFields call((*calls)[i], parent.path(name), status);
-    const auto id = call.string("id");
-    call.any("type");
-    const Json* function = call.object("function");
-    if (function == nullptr) {
-      call.fail("function", "is missing");
-      return;
-    }
-    JsonFields fields(*function, call.path("function"), status);
-    const auto function_name = fields.string("name");
-    const auto arguments = fields.string("arguments");
-    if (!function_name.has_value()) fields.fail("name", "is missing");
-    message.tool_calls.push_back(
-        {id.value_or(""), function_name.value_or(""), arguments.value_or("{}")});
-  }
-}
-
-void read_messages(JsonFields& parent, ChatInput& input, Status& status) {
-  const Json* messages = parent.array("messages");
-  if (messages == nullptr || messages->empty()) {
-    parent.fail("messages", "is missing or empty; must have at least one message");
-    return;
-  }
-  input.messages.reserve(messages->size());
-  for (std::size_t i = 0; i < messages->size() && status.ok(); ++i) {
-    const std::string name = "messages[" + std::to_string(i) + "]";
-    if (!(*messages)[i].is_object()) {
-      parent.fail_type(name, (*messages)[i], "an object");
-      return;
-    }
-    JsonFields fields((*messages)[i], name, status);
-    ChatMessage message;
-    const auto role = fields.string("role");
-    if (!role.has_value()) fields.fail("role", "is missing");
-    const std::string role_name = role.value_or("");
-    const auto known = chat_role_named(role_name);
-    if (!known.has_value()) {
-      fields.fail("role", "is \"" + brief_text(role_name) +
-                              "\"; must be system, developer, user, assistant or tool");
-    }
-    message.role = known.value_or(ChatRole::user);
-    read_tool_calls(fields, message, status);
-    if (!message.tool_calls.empty() && message.role != ChatRole::assistant) {
-      fields.fail("tool_calls", "is set on a message of role \"" + role_name +
-                                    "\"; only an assistant's message may have it");
-    }
-    message.content = read_content(fields, message.tool_calls.empty());
-    message.tool_call_id = fields.string("tool_call_id").value_or("");
-    for (const char* ignored : {"name", "refusal", "annotations"}) {
-      fields.any(ignored);
-    }
-    for (const char* refused : {"audio", "function_call"}) {
-      if (fields.any(refused) != nullptr) fields.fail(refused, "is not supported");
-    }
-    fields.refuse_unread();
-    input.messages.push_back(std::move(message));
-  }
-}
-
-void read_tools(JsonFields& fields, ChatInput& input) {
-  const Json* tools = fields.array("tools");
-  if (tools != nullptr) {
-    for (std::size_t i = 0; i < tools->size(); ++i) {
-      const std::string name = "tools[" + std::to_string(i) + "]";
-      const Json& tool = (*tools)[i];
-      if (!tool.is_object() || !tool.contains("type") || tool["type"] != "function" ||
-          !tool.contains("function") || !tool["function"].is_object()) {
-        fields.fail(name, "is not {\"type\": \"function\", \"function\": {...}}");
-        return;
-      }
-    }
-  }
-  const Json* choice = fields.any("tool_choice");
-  const bool none = choice != nullptr && *choice == "none";
-  if (choice != nullptr && !none && *choice != "auto") {
-    fields.fail("tool_choice",
-                "is " + brief(*choice) + "; this server supports only \"auto\" and \"none\"");
-  }
-  if (tools == nullptr || none) return;
-  for (const Json& tool : *tools) input.tools_json.push_back(tool.dump());
 }
 
 /// Chat: `logprobs` is a boolean and `top_logprobs` a count.
@@ -381,43 +260,64 @@ void read_chat_logprobs(JsonFields& fields, GenerationOptions& options) {
   if (wanted) options.top_logprobs = top.value_or(0);
 }
 
+/// The tokens of prompts[...].
+std::optional<Prompt> read_tokens(JsonFields& fields, const std::string& name, const Json& list) {
+  std::vector<std::int32_t> tokens;
+  tokens.reserve(list.size());
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const auto id = as_int64(list[i]);
+    if (!id.has_value() || *id < 0 || *id > std::numeric_limits<std::int32_t>::max()) {
+      fields.fail(name + "[" + std::to_string(i) + "]",
+                  "is " + brief(list[i]) + "; must be a token id");
+      return std::nullopt;
+    }
+    tokens.push_back(static_cast<std::int32_t>(*id));
+  }
+  return tokens;
+}
+
+/// A text, a list of tokens, or a list of either.
 void read_prompt(JsonFields& fields, CompletionInput& input) {
   const Json* prompt = fields.any("prompt");
   if (prompt == nullptr) {
     fields.fail("prompt", "is missing");
-    return;
-  }
-  if (prompt->is_string()) {
-    input.prompt = prompt->get<std::string>();
-    return;
-  }
-  if (!prompt->is_array() || prompt->empty()) {
+  } else if (prompt->is_string()) {
+    input.prompts.emplace_back(prompt->get<std::string>());
+  } else if (!prompt->is_array() || prompt->empty()) {
     fields.fail("prompt",
                 "is " + std::string(prompt->is_array() ? "an empty array" : type_name(*prompt)) +
-                    "; must be a string or an array of tokens");
-    return;
-  }
-  if (prompt->front().is_string() && prompt->size() == 1) {
-    input.prompt = prompt->front().get<std::string>();
-    return;
-  }
-  std::vector<std::int32_t> tokens;
-  tokens.reserve(prompt->size());
-  for (std::size_t i = 0; i < prompt->size(); ++i) {
-    const Json& item = (*prompt)[i];
-    const auto id = as_int64(item);
-    if (item.is_string() || item.is_array()) {
-      fields.fail("prompt", "has several prompts; this server answers one per request");
-      return;
+                    "; must be a string, an array of tokens, or an array of such");
+  } else if (prompt->front().is_string() || prompt->front().is_array()) {
+    for (std::size_t i = 0; i < prompt->size() && fields.ok(); ++i) {
+      const Json& item = (*prompt)[i];
+      const std::string name = "prompt[" + std::to_string(i) + "]";
+      if (item.is_string()) {
+        input.prompts.emplace_back(item.get<std::string>());
+      } else if (!item.is_array()) {
+        fields.fail_type(name, item, "a string or an array of tokens");
+      } else if (auto tokens = read_tokens(fields, name, item)) {
+        input.prompts.push_back(std::move(*tokens));
+      }
     }
-    if (!id.has_value() || *id < 0 || *id > std::numeric_limits<std::int32_t>::max()) {
-      fields.fail("prompt[" + std::to_string(i) + "]",
-                  "is " + brief(item) + "; must be a token id");
-      return;
-    }
-    tokens.push_back(static_cast<std::int32_t>(*id));
+  } else if (auto tokens = read_tokens(fields, "prompt", *prompt)) {
+    input.prompts.push_back(std::move(*tokens));
   }
-  input.prompt = std::move(tokens);
+}
+
+void read_echo(JsonFields& fields, OpenAiRequest& request) {
+  request.echo = fields.boolean("echo").value_or(false);
+  if (request.echo && request.options().top_logprobs.has_value()) {
+    fields.fail("echo", "is true beside logprobs; this server has none of prompts");
+  }
+}
+
+/// The best of as many as are answered are those.
+void read_best_of(JsonFields& fields, const GenerationOptions& options) {
+  const auto best_of = fields.integer("best_of");
+  if (best_of.has_value() && *best_of != options.n.value_or(1)) {
+    fields.fail("best_of", "is " + std::to_string(*best_of) + "; this server supports only n (" +
+                               std::to_string(options.n.value_or(1)) + ")");
+  }
 }
 
 /// Parses the body and hands its members to `read`.
@@ -435,11 +335,6 @@ StatusOr<OpenAiRequest> parse(std::string_view body, OpenAiRequest request, cons
 }
 
 }  // namespace
-
-void read_chat_prompt(JsonFields& fields, ChatInput& input, Status& status) {
-  read_messages(fields, input, status);
-  read_tools(fields, input);
-}
 
 StatusOr<OpenAiRequest> parse_chat_request(std::string_view body) {
   return parse(body, {.input = ChatInput{}, .names = {.chat = true}},
@@ -463,6 +358,8 @@ StatusOr<OpenAiRequest> parse_completion_request(std::string_view body) {
                  read_prompt(fields, input);
                  read_options(fields, request, status);
                  input.options.top_logprobs = fields.integer("logprobs");
+                 read_echo(fields, request);
+                 read_best_of(fields, input.options);
                });
 }
 

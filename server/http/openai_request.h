@@ -17,9 +17,10 @@ struct OpenAiNames {
 
 /// A parsed body of /v1/chat/completions or /v1/completions: what to generate, and how to answer.
 struct OpenAiRequest {
-  std::variant<ChatInput, CompletionInput> input;
+  Input input;
   bool stream = false;
   bool include_usage = false;
+  bool echo = false;  ///< the prompt begins the answer
   OpenAiNames names = {};
 
   GenerationOptions& options() {

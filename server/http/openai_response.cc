@@ -32,14 +32,37 @@ Json chunk(const AnswerHead& head, Json choices) {
   return json;
 }
 
+/// The id and the name come first, arguments as they are written.
+Json call_chunk(const AnswerHead& head, std::size_t choice, const ToolCallDelta& call) {
+  Json json = {{"index", call.index}};
+  if (!call.name.empty()) {
+    json["id"] = tool_call_id(head.id, choice, call.index);
+    json["type"] = "function";
+    json["function"]["name"] = call.name;
+  }
+  json["function"]["arguments"] = call.arguments;
+  return json;
+}
+
+Json whole_call(const AnswerHead& head, std::size_t choice, const ToolCallDelta& call) {
+  return {{"id", tool_call_id(head.id, choice, call.index)},
+          {"type", "function"},
+          {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
+}
+
 /// A choice of a stream's chunk.
-Json chunk_choice(const AnswerHead& head, std::string_view text, Json logprobs,
-                  Json finish_reason) {
-  Json choice = {{"index", 0}};
+Json chunk_choice(const AnswerHead& head, std::size_t index, const AnswerDelta& delta,
+                  Json logprobs, Json finish_reason) {
+  Json choice = {{"index", index}};
   if (head.chat) {
-    choice["delta"] = text.empty() ? Json::object() : Json{{"content", text}};
+    Json shown = Json::object();
+    if (!delta.content.empty()) shown["content"] = delta.content;
+    for (const ToolCallDelta& call : delta.calls) {
+      shown["tool_calls"].push_back(call_chunk(head, index, call));
+    }
+    choice["delta"] = std::move(shown);
   } else {
-    choice["text"] = text;
+    choice["text"] = delta.content;
   }
   choice["logprobs"] = std::move(logprobs);
   choice["finish_reason"] = std::move(finish_reason);
@@ -99,19 +122,34 @@ Json block_reads(const BlockReads& reads) {
 }
 
 /// The extension object of a finished answer.
-Json extension(const AnswerHead& head, const Finish& finish) {
-  Json result = {{"seed", head.seed},
-                 {"queued_ms", milliseconds(finish.timing.queued)},
-                 {"ttft_ms", milliseconds(finish.timing.first_token)},
-                 {"total_ms", milliseconds(finish.timing.total)},
-                 {"prefill_blocks", block_reads(finish.prefill_reads)},
-                 {"decode_blocks", block_reads(finish.decode_reads)}};
-  if (!finish.stop_sequence.empty()) result["stop_sequence"] = finish.stop_sequence;
-  return result;
+Json extension(const AnswerHead& head, const AnswerTotal& total) {
+  return {{"seed", head.seeds.front()},
+          {"queued_ms", milliseconds(total.timing.queued)},
+          {"ttft_ms", milliseconds(total.timing.first_token)},
+          {"total_ms", milliseconds(total.timing.total)},
+          {"prefill_blocks", block_reads(total.prefill_reads)},
+          {"decode_blocks", block_reads(total.decode_reads)}};
 }
 
-std::string_view finish_reason(const Finish& finish) {
-  return finish.reason == FinishReason::length ? "length" : "stop";
+/// What is said of one choice alone.
+Json choice_extension(const AnswerHead& head, std::size_t choice, const Finish& finish) {
+  Json json = {{"seed", head.seeds[choice]}};
+  if (!finish.stop_sequence.empty()) json["stop_sequence"] = finish.stop_sequence;
+  return json;
+}
+
+std::string_view finish_reason(const Finish& finish, bool has_calls) {
+  if (finish.reason == FinishReason::length) return "length";
+  return has_calls ? "tool_calls" : "stop";
+}
+
+std::vector<ChoiceText> begin_choices(const AnswerHead& head) {
+  std::vector<ChoiceText> choices(head.seeds.size());
+  if (head.tool_names.empty()) return choices;
+  for (ChoiceText& choice : choices) {
+    choice.parser.emplace(head.tool_names, head.parallel_tool_calls, *head.tokenizer);
+  }
+  return choices;
 }
 
 }  // namespace
@@ -122,26 +160,80 @@ std::string sse_event(std::string_view json) {
   return event;
 }
 
-std::string StreamWriter::begin() const {
-  if (!head_.chat) return {};
-  const Json choice = {{"index", 0},
-                       {"delta", {{"role", "assistant"}, {"content", ""}}},
-                       {"logprobs", nullptr},
-                       {"finish_reason", nullptr}};
-  return sse_event(dump(chunk(head_, Json::array({choice}))));
+AnswerTotal::AnswerTotal(const AnswerHead& head)
+    : n_(head.n), missing_(head.seeds.size()), cached_(head.seeds.size() / head.n) {}
+
+void AnswerTotal::add(std::size_t choice, const Finish& finish) {
+  std::optional<std::int32_t>& cached = cached_[choice / n_];
+  if (!cached.has_value()) {
+    usage.prompt_tokens += finish.usage.prompt_tokens;
+    usage.cached_tokens += finish.usage.cached_tokens;
+    cached = finish.usage.cached_tokens;
+  } else if (finish.usage.cached_tokens < *cached) {
+    usage.cached_tokens += finish.usage.cached_tokens - *cached;
+    cached = finish.usage.cached_tokens;
+  }
+  usage.completion_tokens += finish.usage.completion_tokens;
+  const auto earlier = [&](std::chrono::nanoseconds& time, std::chrono::nanoseconds other) {
+    time = time.count() == 0 ? other : std::min(time, other);
+  };
+  earlier(timing.queued, finish.timing.queued);
+  earlier(timing.first_token, finish.timing.first_token);
+  timing.total = std::max(timing.total, finish.timing.total);
+  prefill_reads += finish.prefill_reads;
+  decode_reads += finish.decode_reads;
+  --missing_;
 }
 
-std::string StreamWriter::progress(const PrefillProgress& progress) const {
+AnswerDelta ChoiceText::push(std::int32_t token, std::string_view text) {
+  if (parser.has_value()) return parser->push(token, text);
+  return {.content = std::string(text), .calls = {}};
+}
+
+AnswerDelta ChoiceText::finish(std::string_view text) {
+  if (parser.has_value()) return parser->finish(text);
+  return {.content = std::string(text), .calls = {}};
+}
+
+StreamWriter::StreamWriter(AnswerHead head)
+    : head_(std::move(head)), choices_(begin_choices(head_)), total_(head_) {}
+
+std::string StreamWriter::begin() {
+  std::string events;
+  for (std::size_t i = 0; i < choices_.size(); ++i) {
+    Json choice;
+    if (head_.chat) {
+      choice = {{"index", i},
+                {"delta", {{"role", "assistant"}, {"content", ""}}},
+                {"logprobs", nullptr},
+                {"finish_reason", nullptr}};
+    } else if (!head_.echo.empty()) {
+      const std::string& prompt = head_.echo[i / head_.n];
+      choices_[i].characters = count_characters(prompt);
+      choice = chunk_choice(head_, i, {.content = prompt, .calls = {}}, nullptr, nullptr);
+    } else {
+      continue;
+    }
+    events += sse_event(dump(chunk(head_, Json::array({std::move(choice)}))));
+  }
+  return events;
+}
+
+std::string StreamWriter::progress(std::size_t choice, const PrefillProgress& progress) const {
   Json json = chunk(head_, Json::array());
-  json["mobius"]["progress"] = {{"total", progress.total},
-                                {"cached", progress.cached},
-                                {"done", progress.done},
-                                {"seconds_left", progress.seconds_left}};
+  Json& shown = json["mobius"]["progress"];
+  if (choices_.size() > 1) shown["index"] = choice;
+  shown["total"] = progress.total;
+  shown["cached"] = progress.cached;
+  shown["done"] = progress.done;
+  shown["seconds_left"] = progress.seconds_left;
   return sse_event(dump(json));
 }
 
-std::string StreamWriter::token(const TokenDelta& delta) {
-  if (delta.text.empty() && !head_.logprobs) return {};
+std::string StreamWriter::token(std::size_t choice, const TokenDelta& delta) {
+  ChoiceText& text = choices_[choice];
+  const AnswerDelta shown = text.push(delta.token.token, delta.text);
+  if (shown.empty() && !head_.logprobs) return {};
   Json logprobs = nullptr;
   if (head_.logprobs && head_.chat) {
     Json content = Json::array();
@@ -150,76 +242,130 @@ std::string StreamWriter::token(const TokenDelta& delta) {
   } else if (head_.logprobs) {
     const auto list_of = [](Json element) { return Json::array({std::move(element)}); };
     // Completions keep four lists of equal length.
-    logprobs = {{"text_offset", list_of(characters_)},
+    logprobs = {{"text_offset", list_of(text.characters)},
                 {"token_logprobs", list_of(delta.token.logprob)},
                 {"tokens", list_of(head_.tokenizer->bytes(delta.token.token))},
                 {"top_logprobs", list_of(completion_top_logprobs(*head_.tokenizer, delta.token))}};
   }
-  characters_ += count_characters(delta.text);
-  const Json choice = chunk_choice(head_, delta.text, std::move(logprobs), nullptr);
-  return sse_event(dump(chunk(head_, Json::array({choice}))));
+  text.characters += count_characters(shown.content);
+  return sse_event(dump(chunk(
+      head_, Json::array({chunk_choice(head_, choice, shown, std::move(logprobs), nullptr)}))));
 }
 
-std::string StreamWriter::finish(const Finish& finish) const {
+std::string StreamWriter::finish(std::size_t choice, const Finish& finish) {
   if (finish.reason == FinishReason::error) {
+    ended_ = true;
     return sse_event(error_body(finish.status)).append(kSseDone);
   }
+  total_.add(choice, finish);
+  ended_ = total_.complete();
   std::string events;
-  if (!finish.text.empty()) {
-    const Json rest = chunk_choice(head_, finish.text, nullptr, nullptr);
-    events += sse_event(dump(chunk(head_, Json::array({rest}))));
+  const auto event_of = [&](Json shown) { return chunk(head_, Json::array({std::move(shown)})); };
+  if (const AnswerDelta rest = choices_[choice].finish(finish.text); !rest.empty()) {
+    events += sse_event(dump(event_of(chunk_choice(head_, choice, rest, nullptr, nullptr))));
   }
-  Json last = chunk(head_, Json::array({chunk_choice(head_, "", nullptr, finish_reason(finish))}));
-  if (head_.include_usage) {
-    events += sse_event(dump(last));
-    last = chunk(head_, Json::array());
-    last["usage"] = usage(finish.usage);
+  Json last =
+      chunk_choice(head_, choice, {}, nullptr, finish_reason(finish, choices_[choice].has_calls()));
+  const bool alone = choices_.size() == 1;
+  if (!alone) last["mobius"] = choice_extension(head_, choice, finish);
+  Json event = event_of(std::move(last));
+  if (ended_) {
+    if (head_.include_usage) {
+      events += sse_event(dump(event));
+      event = chunk(head_, Json::array());
+      event["usage"] = usage(total_.usage);
+    }
+    event["mobius"] = extension(head_, total_);
+    if (alone && !finish.stop_sequence.empty()) {
+      event["mobius"]["stop_sequence"] = finish.stop_sequence;
+    }
   }
-  last["mobius"] = extension(head_, finish);
-  events += sse_event(dump(last));
-  return events.append(kSseDone);
+  events += sse_event(dump(event));
+  if (ended_) events += kSseDone;
+  return events;
 }
 
-void AnswerWriter::token(const TokenDelta& delta) {
+AnswerWriter::AnswerWriter(AnswerHead head) : head_(std::move(head)), total_(head_) {
+  std::vector<ChoiceText> states = begin_choices(head_);
+  choices_.resize(states.size());
+  for (std::size_t i = 0; i < states.size(); ++i) {
+    choices_[i].state = std::move(states[i]);
+    if (head_.echo.empty()) continue;
+    choices_[i].text = head_.echo[i / head_.n];
+    choices_[i].state.characters = count_characters(choices_[i].text);
+  }
+}
+
+void AnswerWriter::Gathered::add(AnswerDelta delta) {
+  text += delta.content;
+  state.characters += count_characters(delta.content);
+  for (ToolCallDelta& call : delta.calls) {
+    if (!call.name.empty()) {
+      calls.push_back(std::move(call));
+    } else {
+      calls.back().arguments += call.arguments;
+    }
+  }
+}
+
+void AnswerWriter::token(std::size_t index, const TokenDelta& delta) {
+  Gathered& choice = choices_[index];
   if (head_.logprobs && head_.chat) {
-    append_element(content_, dump(chat_logprobs(*head_.tokenizer, delta.token)));
+    append_element(choice.content, dump(chat_logprobs(*head_.tokenizer, delta.token)));
   } else if (head_.logprobs) {
-    append_element(text_offset_, std::to_string(characters_));
-    append_element(token_logprobs_, dump(delta.token.logprob));
-    append_element(tokens_, dump(head_.tokenizer->bytes(delta.token.token)));
-    append_element(top_logprobs_, dump(completion_top_logprobs(*head_.tokenizer, delta.token)));
+    append_element(choice.text_offset, std::to_string(choice.state.characters));
+    append_element(choice.token_logprobs, dump(delta.token.logprob));
+    append_element(choice.tokens, dump(head_.tokenizer->bytes(delta.token.token)));
+    append_element(choice.top_logprobs,
+                   dump(completion_top_logprobs(*head_.tokenizer, delta.token)));
   }
-  text_ += delta.text;
-  characters_ += count_characters(delta.text);
+  choice.add(choice.state.push(delta.token.token, delta.text));
 }
 
-std::string AnswerWriter::finish(const Finish& finish) {
-  text_ += finish.text;
-  Json choice = {{"index", 0}};
+void AnswerWriter::finish(std::size_t index, const Finish& finish) {
+  Gathered& choice = choices_[index];
+  total_.add(index, finish);
+  choice.add(choice.state.finish(finish.text));
+  Json json = {{"index", index}};
   if (head_.chat) {
-    choice["message"] = {{"role", "assistant"}, {"content", text_}, {"refusal", nullptr}};
+    Json message = {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}};
+    if (!choice.calls.empty()) {
+      if (choice.text.empty()) message["content"] = nullptr;
+      for (const ToolCallDelta& call : choice.calls) {
+        message["tool_calls"].push_back(whole_call(head_, index, call));
+      }
+    }
+    json["message"] = std::move(message);
   } else {
-    choice["text"] = text_;
+    json["text"] = choice.text;
   }
-  choice["finish_reason"] = finish_reason(finish);
-  std::string choice_text = dump(choice);
+  json["finish_reason"] = finish_reason(finish, choice.state.has_calls());
+  if (choices_.size() > 1) json["mobius"] = choice_extension(head_, index, finish);
+  stop_sequence_ = finish.stop_sequence;
+  choice.choice = dump(json);
+  append_member(choice.choice, "logprobs", logprobs(choice));
+}
 
-  std::string logprobs = "null";
-  if (head_.logprobs && head_.chat) {
-    logprobs = "{\"content\":[" + content_ + "],\"refusal\":null}";
-  } else if (head_.logprobs) {
-    logprobs = "{\"text_offset\":[" + text_offset_ + "],\"token_logprobs\":[" + token_logprobs_ +
-               "],\"tokens\":[" + tokens_ + "],\"top_logprobs\":[" + top_logprobs_ + "]}";
-  }
-  append_member(choice_text, "logprobs", logprobs);
+std::string AnswerWriter::logprobs(const Gathered& choice) const {
+  if (!head_.logprobs) return "null";
+  if (head_.chat) return "{\"content\":[" + choice.content + "],\"refusal\":null}";
+  return "{\"text_offset\":[" + choice.text_offset + "],\"token_logprobs\":[" +
+         choice.token_logprobs + "],\"tokens\":[" + choice.tokens + "],\"top_logprobs\":[" +
+         choice.top_logprobs + "]}";
+}
 
+std::string AnswerWriter::text() const {
   std::string answer = dump({{"id", head_.id},
                              {"object", head_.chat ? "chat.completion" : "text_completion"},
                              {"created", head_.created},
                              {"model", head_.model}});
-  append_member(answer, "choices", '[' + choice_text + ']');
-  append_member(answer, "usage", dump(usage(finish.usage)));
-  append_member(answer, "mobius", dump(extension(head_, finish)));
+  std::string choices;
+  for (const Gathered& choice : choices_) append_element(choices, choice.choice);
+  append_member(answer, "choices", '[' + choices + ']');
+  append_member(answer, "usage", dump(usage(total_.usage)));
+  Json mobius = extension(head_, total_);
+  if (choices_.size() == 1 && !stop_sequence_.empty()) mobius["stop_sequence"] = stop_sequence_;
+  append_member(answer, "mobius", dump(mobius));
   return answer;
 }
 

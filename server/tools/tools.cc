@@ -150,7 +150,8 @@ StatusOr<std::optional<CallGrammar>> call_grammar(std::span<const Tool> tools,
                                               "\", which is none of the tools");
   }
   const bool any_text = format.kind == ResponseFormat::Kind::text;
-  if (!forced && any_text && std::ranges::none_of(tools, &Tool::strict)) {
+  const bool free = any_text && std::ranges::none_of(tools, &Tool::strict);
+  if (!forced && (free || tools.empty())) {
     return std::optional<CallGrammar>();
   }
 

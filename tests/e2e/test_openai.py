@@ -136,6 +136,99 @@ def test_prompt_of_tokens_is_used_as_it_is(server):
     assert answer["usage"]["prompt_tokens"] == 3
 
 
+def choices_of(chunks, index):
+    return [c for chunk in chunks for c in chunk["choices"] if c["index"] == index]
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_several_choices(server, path):
+    body = {"max_tokens": 12, "seed": 9, "ignore_eos": True}
+    body.update({"messages": MESSAGES} if path == CHAT else {"prompt": "Hello"})
+    status, answer = server.post(path, {**body, "n": 3})
+    assert status == 200, answer
+
+    def text_of(choice):
+        return choice["message"]["content"] if path == CHAT else choice["text"]
+
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    assert len({text_of(choice) for choice in answer["choices"]}) == 3
+    # Each choice is what its own seed gives alone.
+    for choice in answer["choices"]:
+        _, alone = server.post(path, {**body, "seed": choice["mobius"]["seed"]})
+        assert text_of(alone["choices"][0]) == text_of(choice)
+        assert alone["usage"]["prompt_tokens"] == answer["usage"]["prompt_tokens"]
+    assert answer["choices"][0]["mobius"]["seed"] == 9 == answer["mobius"]["seed"]
+    assert answer["usage"]["completion_tokens"] == 36
+
+    chunks = server.stream(path, {**body, "n": 3, "stream_options": {"include_usage": True}})
+    for index, choice in enumerate(answer["choices"]):
+        parts = choices_of(chunks, index)
+        reasons = [part["finish_reason"] for part in parts]
+        assert reasons[:-1] == [None] * (len(parts) - 1) and reasons[-1] == "length"
+        if path == CHAT:
+            assert parts[0]["delta"] == {"role": "assistant", "content": ""}
+            text = "".join(part["delta"].get("content", "") for part in parts)
+        else:
+            text = "".join(part["text"] for part in parts)
+        assert text == text_of(choice)
+    assert chunks[-1]["choices"] == []
+    usage = chunks[-1]["usage"]
+    assert usage["completion_tokens"] == 36
+    assert usage["prompt_tokens"] == answer["usage"]["prompt_tokens"]
+
+
+def test_choices_share_the_prompt(start_server):
+    """Of n answers of one prompt, one computes the full pages, and the others find them."""
+    server = start_server()
+    prompt = list(range(65, 91)) * 100
+    _, answer = server.complete(prompt=prompt, n=4, max_tokens=2, ignore_eos=True)
+    assert answer["usage"]["prompt_tokens"] == len(prompt)
+    reads = answer["mobius"]["prefill_blocks"]
+    _, alone = server.complete(prompt=[1] + prompt, max_tokens=2, ignore_eos=True)
+    # Four prompts' work would read four times as much.
+    assert reads["total"] < 2 * alone["mobius"]["prefill_blocks"]["total"]
+
+
+def test_several_prompts(server):
+    body = {"max_tokens": 6, "seed": 2, "ignore_eos": True}
+    prompts = ["Once", [72, 105], "upon"]
+    _, answer = server.complete(prompt=prompts, n=2, **body)
+    assert [choice["index"] for choice in answer["choices"]] == list(range(6))
+    tokens = 0
+    for index, choice in enumerate(answer["choices"]):
+        own = {**body, "seed": choice["mobius"]["seed"]}
+        _, alone = server.complete(prompt=prompts[index // 2], **own)
+        assert alone["choices"][0]["text"] == choice["text"]
+        tokens += alone["usage"]["prompt_tokens"] if index % 2 == 0 else 0
+    assert answer["usage"]["prompt_tokens"] == tokens
+    assert answer["usage"]["completion_tokens"] == 36
+
+
+def test_echo(server):
+    body = {"max_tokens": 4, "seed": 2, "ignore_eos": True}
+    _, plain = server.complete(prompt="Zo\u00eb: ", **body)
+    text = plain["choices"][0]["text"]
+    _, echoed = server.complete(prompt="Zo\u00eb: ", echo=True, **body)
+    assert echoed["choices"][0]["text"] == "Zo\u00eb: " + text
+    assert echoed["usage"] == {**plain["usage"], "prompt_tokens_details": echoed["usage"]["prompt_tokens_details"]}
+    _, tokens = server.post("/tokenize", {"prompt": "Zo\u00eb: ", "add_special_tokens": False})
+    chunks = server.stream(
+        COMPLETIONS, {**body, "prompt": ["a", tokens["tokens"]], "echo": True}
+    )
+    for index, prompt in enumerate(["a", "Zo\u00eb: "]):
+        parts = choices_of(chunks, index)
+        assert parts[0]["text"] == prompt
+        assert "".join(part["text"] for part in parts).startswith(prompt)
+
+
+def test_a_client_that_leaves_ends_all_choices(server):
+    body = {"prompt": "x", "n": 4, "max_tokens": 8000, "ignore_eos": True}
+    with server.open_stream(COMPLETIONS, body) as response:
+        assert response.readline().startswith(b"data: ")
+        assert server.stats()["running"] == 4
+    server.wait_idle()
+
+
 def test_content_parts_tools_and_roles(server):
     parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
     _, from_parts = server.post(

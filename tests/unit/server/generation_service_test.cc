@@ -75,7 +75,7 @@ class GenerationServiceTest : public testing::Test {
   static StatusOr<Generation> complete(GenerationService& service, CompletionInput input,
                                        GenerationService::Abandoned abandoned = nullptr) {
     std::promise<StatusOr<Generation>> promise;
-    service.complete(
+    service.generate(
         std::move(input), std::move(abandoned),
         [&promise](StatusOr<Generation> result) { promise.set_value(std::move(result)); });
     return promise.get_future().get();
@@ -115,7 +115,7 @@ class GenerationServiceTest : public testing::Test {
 
 TEST_F(GenerationServiceTest, TextIsTokenizedBehindABeginOfText) {
   const auto service = make_service(service_options(3));
-  CompletionInput input{.model = "", .prompt = "abc", .options = tokens(4, 9)};
+  CompletionInput input{.model = "", .prompts = {"abc"}, .options = tokens(4, 9)};
   const StatusOr<Generation> generation = complete(*service, input);
   ASSERT_TRUE(generation.ok()) << generation.status().message();
   EXPECT_THAT(generation.value().id, StartsWith("cmpl-"));
@@ -126,27 +126,72 @@ TEST_F(GenerationServiceTest, TextIsTokenizedBehindABeginOfText) {
   GenerationRequest same;
   same.prompt = {3, 'a', 'b', 'c'};
   same.sampling.seed = 9;
-  EXPECT_EQ(finish(*generation.value().stream).tokens(),
+  EXPECT_EQ(finish(*generation.value().stream()).tokens(),
             expected_tokens(same, simulated_model(), 4));
 }
 
 TEST_F(GenerationServiceTest, TokensAreUsedAsTheyAre) {
   const auto service = make_service(service_options(3));
   const StatusOr<Generation> generation = complete(
-      *service, {.model = "m", .prompt = std::vector<std::int32_t>{5, 6}, .options = tokens(1)});
+      *service, {.model = "m", .prompts = {std::vector<std::int32_t>{5, 6}}, .options = tokens(1)});
   ASSERT_TRUE(generation.ok());
-  EXPECT_EQ(finish(*generation.value().stream).finish().usage.prompt_tokens, 2);
+  EXPECT_EQ(finish(*generation.value().stream()).finish().usage.prompt_tokens, 2);
 }
 
 TEST_F(GenerationServiceTest, DrawsSeedsAndIds) {
   const auto service = make_service();
-  const CompletionInput input{.model = "", .prompt = "x", .options = tokens(1)};
+  const CompletionInput input{.model = "", .prompts = {"x"}, .options = tokens(1)};
   const StatusOr<Generation> first = complete(*service, input);
   const StatusOr<Generation> second = complete(*service, input);
   ASSERT_TRUE(first.ok() && second.ok());
   EXPECT_NE(first.value().seed, second.value().seed);
   EXPECT_LT(first.value().seed, std::uint64_t{1} << 53U) << "must survive JSON readers";
   EXPECT_NE(first.value().id, second.value().id);
+}
+
+TEST_F(GenerationServiceTest, ChoicesHaveSeedsOfTheirOwnThatCanBeAskedForAgain) {
+  const auto service = make_service();
+  CompletionInput input{.model = "", .prompts = {"abc", "de"}, .options = tokens(4, 9)};
+  input.options.n = 2;
+  const StatusOr<Generation> generation = complete(*service, input);
+  ASSERT_TRUE(generation.ok()) << generation.status().message();
+  const std::vector<Choice>& choices = generation.value().choices;
+  ASSERT_EQ(choices.size(), 4U);
+  EXPECT_EQ(generation.value().prompt_tokens, 5);
+  EXPECT_EQ(choices[0].id, generation.value().id);
+  EXPECT_EQ(choices[0].seed, 9U);
+  EXPECT_EQ(choices[3].id, generation.value().id + "-3");
+  for (std::size_t i = 0; i < choices.size(); ++i) {
+    const auto ours = finish(*choices[i].stream).tokens();
+    const StatusOr<Generation> again = complete(
+        *service,
+        {.model = "", .prompts = {i < 2 ? "abc" : "de"}, .options = tokens(4, choices[i].seed)});
+    EXPECT_EQ(finish(*again.value().stream()).tokens(), ours) << i;
+    for (std::size_t j = 0; j < i; ++j) EXPECT_NE(choices[i].seed, choices[j].seed);
+  }
+}
+
+TEST_F(GenerationServiceTest, ChoicesAreBounded) {
+  const auto service = make_service();
+  const auto refusal = [&](std::int64_t n, std::size_t prompts) {
+    CompletionInput input{
+        .model = "", .prompts = std::vector<Prompt>(prompts, "x"), .options = tokens(1)};
+    input.options.n = n;
+    return complete(*service, input).status();
+  };
+  EXPECT_EQ(refusal(0, 1).message(), "n is 0, must be from 1 to 128");
+  EXPECT_EQ(refusal(129, 1).field(), "n");
+  EXPECT_EQ(refusal(3, 50).message(), "n is 3, must be from 1 to 2 for 50 prompts");
+  EXPECT_EQ(refusal(1, 129).field(), "prompt");
+  EXPECT_EQ(refusal(1, 0).field(), "prompt");
+}
+
+TEST_F(GenerationServiceTest, AllChoicesOrNone) {
+  const auto service = make_service();
+  CompletionInput input{.model = "", .prompts = {"x", Tokens(100000, 'x')}, .options = tokens(1)};
+  EXPECT_EQ(complete(*service, input).status().field(), "prompt");
+  // Nothing is left behind: the engine gets idle.
+  while (engine_->stats().running + engine_->stats().waiting > 0) std::this_thread::yield();
 }
 
 TEST_F(GenerationServiceTest, MergesTheServersAttention) {
@@ -158,21 +203,21 @@ TEST_F(GenerationServiceTest, MergesTheServersAttention) {
   options.attention.decode.mode = AttentionMode::moba;
   options.attention.prefill.top_k = 3;
   const StatusOr<Generation> generation =
-      complete(*service, {.model = "", .prompt = "abcdefghijklmnopqrst", .options = options});
+      complete(*service, {.model = "", .prompts = {"abcdefghijklmnopqrst"}, .options = options});
   ASSERT_TRUE(generation.ok()) << generation.status().message();
 
   GenerationRequest same;
   for (const char c : std::string("abcdefghijklmnopqrst")) same.prompt.push_back(c);
   same.sampling.seed = 1;
   same.attention = {AttentionPolicy::moba(8, 3), AttentionPolicy::moba(8, 2), 1};
-  EXPECT_EQ(finish(*generation.value().stream).tokens(),
+  EXPECT_EQ(finish(*generation.value().stream()).tokens(),
             expected_tokens(same, simulated_model(), 2));
 }
 
 TEST_F(GenerationServiceTest, UnknownModelIsNotFound) {
   const auto service = make_service();
   const StatusOr<Generation> generation =
-      complete(*service, {.model = "other", .prompt = "x", .options = {}});
+      complete(*service, {.model = "other", .prompts = {"x"}, .options = {}});
   ASSERT_FALSE(generation.ok());
   EXPECT_EQ(generation.status().code(), StatusCode::not_found);
   EXPECT_EQ(generation.status().field(), "model");
@@ -194,7 +239,7 @@ TEST_P(BadGenerationOptions, AreRefusedByName) {
   GenerationOptions options;
   GetParam().set(options);
   const StatusOr<Generation> generation =
-      complete(*service, {.model = "", .prompt = "x", .options = options});
+      complete(*service, {.model = "", .prompts = {"x"}, .options = options});
   ASSERT_FALSE(generation.ok());
   EXPECT_EQ(generation.status().code(), StatusCode::invalid_argument);
   EXPECT_EQ(generation.status().field(), GetParam().field);
@@ -234,7 +279,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST_F(GenerationServiceTest, EngineRefusalsPass) {
   const auto service = make_service();
   const StatusOr<Generation> generation =
-      complete(*service, {.model = "", .prompt = Tokens(100000, 'x'), .options = {}});
+      complete(*service, {.model = "", .prompts = {Tokens(100000, 'x')}, .options = {}});
   ASSERT_FALSE(generation.ok());
   EXPECT_EQ(generation.status().code(), StatusCode::invalid_argument);
   EXPECT_EQ(generation.status().field(), "prompt");
@@ -244,7 +289,7 @@ TEST_F(GenerationServiceTest, EngineRefusalsPass) {
 TEST_F(GenerationServiceTest, TextThatCannotFitIsRefusedUntokenized) {
   const auto service = make_service(service_options(3));
   const StatusOr<Generation> generation =
-      complete(*service, {.model = "", .prompt = std::string(100000, 'x'), .options = {}});
+      complete(*service, {.model = "", .prompts = {std::string(100000, 'x')}, .options = {}});
   ASSERT_FALSE(generation.ok());
   EXPECT_EQ(generation.status().code(), StatusCode::invalid_argument);
   EXPECT_EQ(generation.status().field(), "prompt");
@@ -255,7 +300,7 @@ TEST_F(GenerationServiceTest, AbandonedWorkIsSkipped) {
   const auto service = make_service();
   const auto abandoned = std::make_shared<const std::atomic<bool>>(true);
   const StatusOr<Generation> generation =
-      complete(*service, {.model = "", .prompt = "x", .options = {}}, abandoned);
+      complete(*service, {.model = "", .prompts = {"x"}, .options = {}}, abandoned);
   ASSERT_FALSE(generation.ok());
   EXPECT_EQ(generation.status().code(), StatusCode::cancelled);
 }
@@ -264,26 +309,26 @@ TEST_F(GenerationServiceTest, DrainingRefusesNewRequestsOnly) {
   const auto service = make_service();
   close_gate();
   const StatusOr<Generation> before =
-      complete(*service, {.model = "", .prompt = "x", .options = tokens(2)});
+      complete(*service, {.model = "", .prompts = {"x"}, .options = tokens(2)});
   ASSERT_TRUE(before.ok());
   EXPECT_TRUE(service->ready());
   service->drain();
   EXPECT_FALSE(service->ready());
   const StatusOr<Generation> after =
-      complete(*service, {.model = "", .prompt = "x", .options = {}});
+      complete(*service, {.model = "", .prompts = {"x"}, .options = {}});
   ASSERT_FALSE(after.ok());
   EXPECT_EQ(after.status().code(), StatusCode::unavailable);
   open_gate();
-  EXPECT_NE(finish(*before.value().stream).finish().reason, FinishReason::error);
+  EXPECT_NE(finish(*before.value().stream()).finish().reason, FinishReason::error);
 }
 
 TEST_F(GenerationServiceTest, IsNotReadyOnceTheModelFailed) {
   const auto service = make_service();
   broken_ = true;
-  const CompletionInput input{.model = "", .prompt = "x", .options = tokens(2)};
+  const CompletionInput input{.model = "", .prompts = {"x"}, .options = tokens(2)};
   const StatusOr<Generation> generation = complete(*service, input);
   ASSERT_TRUE(generation.ok());
-  const Finish finished = finish(*generation.value().stream).finish();
+  const Finish finished = finish(*generation.value().stream()).finish();
   EXPECT_EQ(finished.status.code(), StatusCode::internal);
   EXPECT_THAT(finished.status.message(), Not(HasSubstr("secret")));
   EXPECT_FALSE(service->ready());
@@ -298,8 +343,8 @@ TEST_F(GenerationServiceTest, AFullQueueRefuses) {
   std::promise<void> running;
   std::promise<void> release;
   std::shared_future<void> released = release.get_future().share();
-  const CompletionInput input{.model = "", .prompt = "x", .options = tokens(1)};
-  service->complete(input, nullptr, [&running, released](const StatusOr<Generation>&) {
+  const CompletionInput input{.model = "", .prompts = {"x"}, .options = tokens(1)};
+  service->generate(input, nullptr, [&running, released](const StatusOr<Generation>&) {
     running.set_value();
     released.wait();
   });
@@ -307,10 +352,10 @@ TEST_F(GenerationServiceTest, AFullQueueRefuses) {
   std::atomic<int> accepted = 0;
   StatusCode refusal = StatusCode::ok;
   for (int i = 0; i < 2; ++i) {
-    service->complete(input, nullptr,
+    service->generate(input, nullptr,
                       [&](const StatusOr<Generation>& result) { accepted += result.ok() ? 1 : 0; });
   }
-  service->complete(input, nullptr,
+  service->generate(input, nullptr,
                     [&](const StatusOr<Generation>& result) { refusal = result.status().code(); });
   EXPECT_EQ(refusal, StatusCode::resource_exhausted) << "answered inside the call";
   release.set_value();
@@ -326,21 +371,21 @@ TEST_F(GenerationServiceTest, QueuedBytesAreBounded) {
   std::promise<void> release;
   std::shared_future<void> released = release.get_future().share();
   const auto input = [](std::size_t bytes) {
-    return CompletionInput{.model = "", .prompt = std::string(bytes, 'x'), .options = tokens(1)};
+    return CompletionInput{.model = "", .prompts = {std::string(bytes, 'x')}, .options = tokens(1)};
   };
-  service->complete(input(100), nullptr, [&running, released](const StatusOr<Generation>&) {
+  service->generate(input(100), nullptr, [&running, released](const StatusOr<Generation>&) {
     running.set_value();
     released.wait();
   });
   running.get_future().wait();
   EXPECT_GT(service->budget().used(), 100U);
   Status refusal;
-  service->complete(input(4200), nullptr,
+  service->generate(input(4200), nullptr,
                     [&](const StatusOr<Generation>& result) { refusal = result.status(); });
   EXPECT_EQ(refusal.code(), StatusCode::resource_exhausted) << "answered inside the call";
   EXPECT_THAT(refusal.message(), HasSubstr("5000 (server.max_queued_bytes)"));
   std::promise<bool> small;
-  service->complete(input(10), nullptr,
+  service->generate(input(10), nullptr,
                     [&](const StatusOr<Generation>& result) { small.set_value(result.ok()); });
   release.set_value();
   EXPECT_TRUE(small.get_future().get()) << "what fits is taken";

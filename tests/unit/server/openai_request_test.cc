@@ -160,26 +160,66 @@ TEST(OpenAiRequest, Messages) {
   EXPECT_EQ(messages[3].tool_call_id, "c1");
 }
 
+ChatInput chat_input(const std::string& members) {
+  return std::get<ChatInput>(chat(members).input);
+}
+
+std::string tool(const std::string& name) {
+  return R"({"type":"function","function":{"name":")" + name + R"(","b":1,"a":2}})";
+}
+
 TEST(OpenAiRequest, ToolsKeepTheirOrderOfKeys) {
-  const std::string tool = R"({"type":"function","function":{"name":"f","b":1,"a":2}})";
-  EXPECT_THAT(std::get<ChatInput>(chat("\"tools\": [" + tool + "]").input).tools_json,
-              ElementsAre(tool));
-  EXPECT_TRUE(
-      std::get<ChatInput>(chat("\"tools\": [" + tool + "], \"tool_choice\": \"none\"").input)
-          .tools_json.empty());
+  const ChatInput input = chat_input("\"tools\": [" + tool("f") + "]");
+  EXPECT_THAT(input.tools_json, ElementsAre(tool("f")));
+  EXPECT_EQ(input.tool_choice.kind, ToolChoice::Kind::automatic);
+  EXPECT_TRUE(input.parallel_tool_calls);
+}
+
+TEST(OpenAiRequest, ToolChoices) {
+  using Kind = ToolChoice::Kind;
+  const std::string tools = "\"tools\": [" + tool("f") + ", " + tool("g") + "], ";
+  const auto choice = [&](const std::string& value) {
+    return chat_input(tools + "\"tool_choice\": " + value);
+  };
+  EXPECT_EQ(choice("\"none\"").tool_choice.kind, Kind::none);
+  EXPECT_EQ(choice("\"auto\"").tool_choice.kind, Kind::automatic);
+  EXPECT_EQ(choice("null").tool_choice.kind, Kind::automatic);
+  EXPECT_EQ(choice("\"required\"").tool_choice.kind, Kind::required);
+  const ToolChoice named = choice(R"({"type": "function", "function": {"name": "g"}})").tool_choice;
+  EXPECT_EQ(named.kind, Kind::named);
+  EXPECT_EQ(named.name, "g");
+  const ChatInput allowed =
+      choice(R"({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [)" +
+             tool("g") + "]}}");
+  EXPECT_EQ(allowed.tool_choice.kind, Kind::required);
+  EXPECT_THAT(allowed.tools_json, ElementsAre(tool("g")));
+  EXPECT_EQ(choice(R"({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}})")
+                .tools_json.size(),
+            0U);
+  EXPECT_FALSE(chat_input(tools + "\"parallel_tool_calls\": false").parallel_tool_calls);
 }
 
 TEST(OpenAiRequest, Prompts) {
-  EXPECT_EQ(std::get<std::string>(
-                std::get<CompletionInput>(completion(R"({"prompt": ""})").input).prompt),
-            "");
-  EXPECT_EQ(std::get<std::string>(
-                std::get<CompletionInput>(completion(R"({"prompt": ["x"]})").input).prompt),
-            "x");
-  EXPECT_THAT(std::get<std::vector<std::int32_t>>(
-                  std::get<CompletionInput>(completion(R"({"prompt": [1, 2]})").input).prompt),
-              ElementsAre(1, 2));
+  const auto prompts = [](const std::string& json) {
+    return std::get<CompletionInput>(completion(R"({"prompt": )" + json + "}").input).prompts;
+  };
+  using Ids = std::vector<std::int32_t>;
+  EXPECT_THAT(prompts("\"\""), ElementsAre(Prompt("")));
+  EXPECT_THAT(prompts("[\"x\"]"), ElementsAre(Prompt("x")));
+  EXPECT_THAT(prompts("[1, 2]"), ElementsAre(Prompt(Ids{1, 2})));
+  EXPECT_THAT(prompts("[\"x\", \"y\"]"), ElementsAre(Prompt("x"), Prompt("y")));
+  EXPECT_THAT(prompts("[[1, 2], \"x\", [3]]"),
+              ElementsAre(Prompt(Ids{1, 2}), Prompt("x"), Prompt(Ids{3})));
   EXPECT_EQ(completion(R"({"prompt": "x", "logprobs": 2})").options().top_logprobs, 2);
+}
+
+TEST(OpenAiRequest, SeveralChoicesAndEcho) {
+  EXPECT_EQ(chat("\"n\": 3").options().n, 3);
+  const OpenAiRequest request =
+      completion(R"({"prompt": "x", "n": 2, "best_of": 2, "echo": true})");
+  EXPECT_EQ(request.options().n, 2);
+  EXPECT_TRUE(request.echo);
+  EXPECT_FALSE(completion(R"({"prompt": "x", "best_of": 1})").echo);
 }
 
 struct BadBody {
@@ -223,7 +263,11 @@ INSTANTIATE_TEST_SUITE_P(
                 "logit_bias.1 is a string (\"x\"); must be a number"},
         BadBody{R"("logit_bias": {"99999999999999999999": 1})", "logit_bias.99999999999999999999",
                 "logit_bias.99999999999999999999 is no token; keys must be token ids"},
-        BadBody{R"("n": 2)", "n", "n is 2; this server supports only 1"},
+        BadBody{R"("n": "2")", "n", "n is a string (\"2\"); must be an integer of at most 64 bits"},
+        BadBody{R"("reasoning_effort": "low")", "reasoning_effort",
+                "reasoning_effort is \"low\"; this server supports only \"none\""},
+        BadBody{R"("functions": [])", "functions",
+                "functions is an array; this server supports only null"},
         BadBody{R"("response_format": "json")", "response_format",
                 "response_format is a string (\"json\"); must be an object"},
         BadBody{R"("response_format": {"type": "xml"})", "response_format.type",
@@ -245,7 +289,24 @@ INSTANTIATE_TEST_SUITE_P(
                 "response_format.json_schema.schema",
                 "response_format.json_schema.schema is missing"},
         BadBody{R"("tool_choice": {"type": "function"})", "tool_choice",
-                "tool_choice is an object; this server supports only \"auto\" and \"none\""},
+                "tool_choice is an object; must be \"none\", \"auto\", \"required\", "
+                "{\"type\": \"function\", \"function\": {\"name\": ...}} or {\"type\": "
+                "\"allowed_tools\", ...}"},
+        BadBody{R"("tool_choice": {"type": "allowed_tools"})", "tool_choice.allowed_tools",
+                "tool_choice.allowed_tools is missing"},
+        BadBody{R"("tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": []}})",
+                "tool_choice.allowed_tools.mode",
+                "tool_choice.allowed_tools.mode is \"\"; must be \"auto\" or \"required\""},
+        BadBody{R"("tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}})",
+                "tool_choice.allowed_tools.tools", "tool_choice.allowed_tools.tools is missing"},
+        BadBody{R"("tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto",
+                "tools": [{"type": "function", "function": {"name": "f"}}]}})",
+                "tool_choice.allowed_tools.tools[0]",
+                "tool_choice.allowed_tools.tools[0] names none of the functions in \"tools\""},
+        BadBody{R"("tools": [{"type": "custom", "custom": {"name": "f"}}])", "tools[0]",
+                "tools[0] is not {\"type\": \"function\", \"function\": {...}}"},
+        BadBody{R"("parallel_tool_calls": 1)", "parallel_tool_calls",
+                "parallel_tool_calls is an integer (1); must be a boolean"},
         BadBody{R"("stream_options": {"include_usage": true})", "stream_options",
                 "stream_options is set; it is allowed only with \"stream\": true"},
         BadBody{R"("stream": true, "stream_options": {"x": 1})", "stream_options.x",
@@ -265,6 +326,32 @@ TEST(OpenAiRequest, TheFirstErrorIsReported) {
       parse_chat_request(R"({"messages": 1, "temperature": "x"})");
   ASSERT_FALSE(request.ok());
   EXPECT_EQ(request.status().field(), "messages");
+}
+
+TEST(OpenAiRequest, BadCompletions) {
+  struct Case {
+    const char* members;
+    const char* field;
+    const char* words;
+  };
+  for (const Case& each : std::vector<Case>{
+           {R"("x": 1)", "prompt", "is missing"},
+           {R"("prompt": [])", "prompt", "is an empty array"},
+           {R"("prompt": 1)", "prompt",
+            "must be a string, an array of tokens, or an array of such"},
+           {R"("prompt": [1, "a"])", "prompt[1]", "must be a token id"},
+           {R"("prompt": [-1])", "prompt[0]", "is -1; must be a token id"},
+           {R"("prompt": ["a", 1])", "prompt[1]", "must be a string or an array of tokens"},
+           {R"("prompt": ["a", [1, 1.5]])", "prompt[1][1]", "must be a token id"},
+           {R"("prompt": "x", "echo": true, "logprobs": 1)", "echo", "none of prompts"},
+           {R"("prompt": "x", "best_of": 3)", "best_of", "is 3; this server supports only n (1)"},
+           {R"("prompt": "x", "n": 2, "best_of": 1)", "best_of", "supports only n (2)"},
+           {R"("prompt": "x", "suffix": "y")", "suffix", "supports only \"\""}}) {
+    const auto request = parse_completion_request(std::string("{") + each.members + "}");
+    ASSERT_FALSE(request.ok()) << each.members;
+    EXPECT_EQ(request.status().field(), each.field);
+    EXPECT_THAT(request.status().message(), HasSubstr(each.words));
+  }
 }
 
 TEST(OpenAiRequest, BodiesThatAreNoObject) {

@@ -20,9 +20,13 @@ AnswerHead make_head(bool chat, bool logprobs = false, bool include_usage = fals
           .id = "id-1",
           .created = 123,
           .model = "m",
-          .seed = 42,
+          .seeds = {42},
+          .n = 1,
           .include_usage = include_usage,
           .logprobs = logprobs,
+          .echo = {},
+          .tool_names = {},
+          .parallel_tool_calls = true,
           .tokenizer = tokenizer.get()};
 }
 
@@ -46,8 +50,9 @@ Finish make_finish(FinishReason reason = FinishReason::length) {
 Json whole_answer(const AnswerHead& head, const std::vector<TokenDelta>& tokens,
                   const Finish& finish) {
   AnswerWriter writer(head);
-  for (const TokenDelta& token : tokens) writer.token(token);
-  return Json::parse(writer.finish(finish));
+  for (const TokenDelta& token : tokens) writer.token(0, token);
+  writer.finish(0, finish);
+  return Json::parse(writer.text());
 }
 
 /// The JSON of each event; checks the framing.
@@ -72,12 +77,12 @@ TEST(StreamWriter, ChatStream) {
   EXPECT_EQ(begin["created"], 123);
   EXPECT_EQ(begin["choices"][0]["delta"], (Json{{"role", "assistant"}, {"content", ""}}));
 
-  const Json token = Json::parse(events_of(writer.token(make_delta('a', "a\n\"")))[0]);
+  const Json token = Json::parse(events_of(writer.token(0, make_delta('a', "a\n\"")))[0]);
   EXPECT_EQ(token["choices"][0]["delta"]["content"], "a\n\"");
   EXPECT_TRUE(token["choices"][0]["logprobs"].is_null());
-  EXPECT_EQ(writer.token(make_delta('a', "")), "") << "nothing to show";
+  EXPECT_EQ(writer.token(0, make_delta('a', "")), "") << "nothing to show";
 
-  const auto last = events_of(writer.finish(make_finish()));
+  const auto last = events_of(writer.finish(0, make_finish()));
   ASSERT_EQ(last.size(), 2U);
   const Json finish = Json::parse(last[0]);
   EXPECT_EQ(finish["choices"][0]["finish_reason"], "length");
@@ -90,7 +95,7 @@ TEST(StreamWriter, ChatStream) {
 
 TEST(StreamWriter, UsageIsAChunkOfItsOwn) {
   StreamWriter writer(make_head(true, false, /*include_usage=*/true));
-  const auto last = events_of(writer.finish(make_finish(FinishReason::stop)));
+  const auto last = events_of(writer.finish(0, make_finish(FinishReason::stop)));
   ASSERT_EQ(last.size(), 3U);
   EXPECT_EQ(Json::parse(last[0])["choices"][0]["finish_reason"], "stop");
   EXPECT_TRUE(Json::parse(last[0]).at("usage").is_null());
@@ -106,7 +111,7 @@ TEST(StreamWriter, HeldBackTextComesBeforeTheEnd) {
   StreamWriter writer(make_head(false));
   Finish finish = make_finish();
   finish.text = "rest";
-  const auto last = events_of(writer.finish(finish));
+  const auto last = events_of(writer.finish(0, finish));
   ASSERT_EQ(last.size(), 3U);
   EXPECT_EQ(Json::parse(last[0])["choices"][0]["text"], "rest");
   EXPECT_EQ(Json::parse(last[1])["choices"][0]["text"], "");
@@ -115,17 +120,18 @@ TEST(StreamWriter, HeldBackTextComesBeforeTheEnd) {
 TEST(StreamWriter, Progress) {
   const StreamWriter writer(make_head(true));
   const Json progress = Json::parse(
-      events_of(writer.progress({.total = 9, .cached = 1, .done = 5, .seconds_left = 0.5})).at(0));
+      events_of(writer.progress(0, {.total = 9, .cached = 1, .done = 5, .seconds_left = 0.5}))
+          .at(0));
   EXPECT_EQ(progress["choices"], Json::array());
   EXPECT_EQ(progress["mobius"]["progress"],
             (Json{{"total", 9}, {"cached", 1}, {"done", 5}, {"seconds_left", 0.5}}));
 }
 
 TEST(StreamWriter, FailureEndsTheStreamWithTheError) {
-  const StreamWriter writer(make_head(true));
+  StreamWriter writer(make_head(true));
   Finish finish = make_finish(FinishReason::error);
   finish.status = Status(StatusCode::deadline_exceeded, "too late");
-  const auto last = events_of(writer.finish(finish));
+  const auto last = events_of(writer.finish(0, finish));
   ASSERT_EQ(last.size(), 2U);
   EXPECT_EQ(Json::parse(last[0])["error"]["code"], "deadline_exceeded");
   EXPECT_EQ(last[1], "[DONE]");
@@ -134,7 +140,7 @@ TEST(StreamWriter, FailureEndsTheStreamWithTheError) {
 TEST(StreamWriter, LogprobsOfBytesThatAreNoText) {
   StreamWriter writer(make_head(true, /*logprobs=*/true));
   // Half a character: no text yet, but the token is reported.
-  const Json token = Json::parse(events_of(writer.token(make_delta(0xC3, ""))).at(0));
+  const Json token = Json::parse(events_of(writer.token(0, make_delta(0xC3, ""))).at(0));
   const Json entry = token["choices"][0]["logprobs"]["content"][0];
   EXPECT_EQ(entry["bytes"], Json::array({0xC3}));
   EXPECT_EQ(entry["token"], "\ufffd");
@@ -143,8 +149,8 @@ TEST(StreamWriter, LogprobsOfBytesThatAreNoText) {
 
 TEST(StreamWriter, CompletionLogprobsCountCharacters) {
   StreamWriter writer(make_head(false, /*logprobs=*/true));
-  writer.token(make_delta('x', "\u00e9\u00e9"));
-  const Json token = Json::parse(events_of(writer.token(make_delta('y', "y"))).at(0));
+  writer.token(0, make_delta('x', "\u00e9\u00e9"));
+  const Json token = Json::parse(events_of(writer.token(0, make_delta('y', "y"))).at(0));
   EXPECT_EQ(token["choices"][0]["logprobs"]["text_offset"], Json::array({2}));
   EXPECT_EQ(token["choices"][0]["logprobs"]["tokens"], Json::array({"y"}));
 }
@@ -189,6 +195,146 @@ TEST(WholeAnswer, CompletionLogprobsAreListsOfEqualLength) {
   EXPECT_EQ(lists["tokens"], Json::array({"a", "b"}));
   ASSERT_EQ(lists["top_logprobs"].size(), 2U);
   EXPECT_EQ(lists["top_logprobs"][0], (Json{{"a", -0.5}, {"\ufffd", -1.5}}));
+}
+
+/// Two prompts, two choices each.
+AnswerHead several_head(bool chat) {
+  AnswerHead head = make_head(chat, false, /*include_usage=*/true);
+  head.seeds = {1, 2, 3, 4};
+  head.n = 2;
+  return head;
+}
+
+Finish finish_of(std::int32_t prompt, std::int32_t cached, std::int32_t completion) {
+  Finish finish = make_finish(FinishReason::stop);
+  finish.usage = {prompt, cached, completion};
+  return finish;
+}
+
+TEST(SeveralChoices, UsageCountsPromptsOnce) {
+  AnswerWriter writer(several_head(false));
+  writer.finish(3, finish_of(7, 6, 4));
+  writer.finish(1, finish_of(10, 8, 2));
+  writer.token(0, make_delta('a', "a"));
+  writer.finish(0, finish_of(10, 4, 1));
+  Finish stopped = finish_of(7, 7, 3);
+  stopped.stop_sequence = "END";
+  writer.finish(2, stopped);
+  const Json answer = Json::parse(writer.text());
+  ASSERT_EQ(answer["choices"].size(), 4U);
+  for (std::size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(answer["choices"][i]["index"], i);
+    EXPECT_EQ(answer["choices"][i]["mobius"]["seed"], i + 1);
+  }
+  EXPECT_EQ(answer["choices"][0]["text"], "a");
+  EXPECT_EQ(answer["choices"][2]["mobius"]["stop_sequence"], "END");
+  EXPECT_EQ(answer["usage"]["prompt_tokens"], 17);
+  EXPECT_EQ(answer["usage"]["completion_tokens"], 10);
+  EXPECT_EQ(answer["usage"]["total_tokens"], 27);
+  EXPECT_EQ(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 4 + 6);
+  EXPECT_EQ(answer["mobius"]["seed"], 1);
+  EXPECT_EQ(answer["mobius"]["prefill_blocks"], (Json{{"read", 12}, {"total", 120}}));
+  EXPECT_FALSE(answer["mobius"].contains("stop_sequence"));
+}
+
+TEST(SeveralChoices, StreamsEndWithTheLastOne) {
+  StreamWriter writer(several_head(true));
+  const auto begin = events_of(writer.begin());
+  ASSERT_EQ(begin.size(), 4U);
+  EXPECT_EQ(Json::parse(begin[3])["choices"][0]["index"], 3);
+  EXPECT_EQ(Json::parse(events_of(writer.token(2, make_delta('a', "a")))[0])["choices"][0]["index"],
+            2);
+  EXPECT_EQ(
+      Json::parse(events_of(writer.progress(1, {9, 1, 5, 0.5}))[0])["mobius"]["progress"]["index"],
+      1);
+  for (const std::size_t i : {2, 0, 3}) {
+    const auto last = events_of(writer.finish(i, finish_of(5, 0, 1)));
+    ASSERT_EQ(last.size(), 1U);
+    EXPECT_EQ(Json::parse(last[0])["choices"][0]["index"], i);
+    EXPECT_EQ(Json::parse(last[0])["choices"][0]["mobius"]["seed"], i + 1);
+    EXPECT_FALSE(writer.ended());
+  }
+  const auto last = events_of(writer.finish(1, finish_of(5, 0, 1)));
+  ASSERT_EQ(last.size(), 3U);
+  EXPECT_EQ(Json::parse(last[1])["usage"]["total_tokens"], 14);
+  EXPECT_EQ(last[2], "[DONE]");
+  EXPECT_TRUE(writer.ended());
+}
+
+TEST(SeveralChoices, AFailureEndsTheStream) {
+  StreamWriter writer(several_head(true));
+  Finish failed = make_finish(FinishReason::error);
+  failed.status = Status(StatusCode::internal, "x");
+  EXPECT_EQ(events_of(writer.finish(1, failed)).back(), "[DONE]");
+  EXPECT_TRUE(writer.ended());
+}
+
+TEST(Echo, ThePromptBeginsTheAnswer) {
+  AnswerHead head = several_head(false);
+  head.echo = {"p\u00e9 ", "q"};
+  StreamWriter stream(head);
+  const auto begin = events_of(stream.begin());
+  ASSERT_EQ(begin.size(), 4U);
+  EXPECT_EQ(Json::parse(begin[1])["choices"][0]["text"], "p\u00e9 ");
+  EXPECT_EQ(Json::parse(begin[2])["choices"][0]["text"], "q");
+  AnswerWriter whole(head);
+  whole.token(1, make_delta('a', "a"));
+  for (std::size_t i = 0; i < 4; ++i) whole.finish(i, finish_of(5, 0, 1));
+  const Json answer = Json::parse(whole.text());
+  EXPECT_EQ(answer["choices"][1]["text"], "p\u00e9 a");
+  EXPECT_EQ(answer["choices"][3]["text"], "q");
+}
+
+AnswerHead tool_head() {
+  AnswerHead head = make_head(true);
+  head.id = "chatcmpl-7f";
+  head.tool_names = {"f"};
+  return head;
+}
+
+const std::vector<std::string> kCallParts = {R"({"name": "f",)", R"( "parameters")", R"(: {"a)",
+                                             R"(": 1})", "}"};
+
+TEST(ToolCalls, Whole) {
+  std::vector<TokenDelta> tokens;
+  for (const std::string& part : kCallParts) tokens.push_back(make_delta('x', part));
+  const Json choice =
+      whole_answer(tool_head(), tokens, make_finish(FinishReason::stop))["choices"][0];
+  EXPECT_EQ(choice["finish_reason"], "tool_calls");
+  EXPECT_TRUE(choice["message"]["content"].is_null());
+  EXPECT_EQ(choice["message"]["tool_calls"],
+            Json::parse(R"([{"id": "call_7f_0_0", "type": "function",
+                             "function": {"name": "f", "arguments": "{\"a\": 1}"}}])"));
+  tokens.resize(4);
+  EXPECT_EQ(whole_answer(tool_head(), tokens, make_finish())["choices"][0]["finish_reason"],
+            "length");
+}
+
+TEST(ToolCalls, TextIsContent) {
+  const Json choice =
+      whole_answer(tool_head(), {make_delta('x', "{\"a\""), make_delta('x', ": 1}")},
+                   make_finish(FinishReason::stop))["choices"][0];
+  EXPECT_EQ(choice["finish_reason"], "stop");
+  EXPECT_EQ(choice["message"]["content"], "{\"a\": 1}");
+  EXPECT_FALSE(choice["message"].contains("tool_calls"));
+}
+
+TEST(ToolCalls, Streamed) {
+  StreamWriter writer(tool_head());
+  std::vector<Json> deltas;
+  for (const std::string& part : kCallParts) {
+    for (const std::string& event : events_of(writer.token(0, make_delta('x', part)))) {
+      deltas.push_back(Json::parse(event)["choices"][0]["delta"]);
+    }
+  }
+  ASSERT_EQ(deltas.size(), 2U);
+  EXPECT_EQ(deltas[0],
+            Json::parse(R"({"tool_calls": [{"index": 0, "id": "call_7f_0_0", "type": "function",
+                                       "function": {"name": "f", "arguments": "{\"a"}}]})"));
+  EXPECT_EQ(deltas[1],
+            Json::parse(R"({"tool_calls": [{"index": 0, "function": {"arguments": "\": 1}"}}]})"));
+  const auto last = events_of(writer.finish(0, make_finish(FinishReason::stop)));
+  EXPECT_EQ(Json::parse(last[0])["choices"][0]["finish_reason"], "tool_calls");
 }
 
 TEST(WholeAnswer, NoTokensNoLogprobs) {
