@@ -23,6 +23,7 @@
 #include "server/http/http_probe.h"
 #include "server/http/http_server.h"
 #include "server/log.h"
+#include "server/security/certificates.h"
 #include "server/security/file_watch.h"
 #include "server/security/key_store.h"
 #include "server/shutdown_signals.h"
@@ -143,8 +144,19 @@ void reload_keys(KeyStore& keys) {
   }
 }
 
+/// The same: half a pair of certificate and key is there for a moment, and stays unused.
+void reload_certificates(Certificates& certificates) {
+  const Status status = certificates.reload();
+  if (!status.ok()) {
+    log_event(LogLevel::error, "certificate_not_loaded", {{"error", status.message()}});
+  } else if (const auto current = certificates.current(); current != nullptr) {
+    log_event(LogLevel::info, "certificate_loaded", {{"expires", current->expires}});
+  }
+}
+
 int check(const ServerConfig& config) {
   const KeyStore keys(config.security);
+  const Certificates certificates(config.tls);
   const MemoryPlan plan = plan_llama(model_options(config), load_events());
   check_attention(config, plan);
   std::cout << render(plan);
@@ -154,7 +166,7 @@ int check(const ServerConfig& config) {
 }
 
 int probe(const ServerConfig& config, const std::string& path) {
-  const std::string problem = probe_http(config.http, path, kProbeLimit);
+  const std::string problem = probe_http(config.http, config.tls, path, kProbeLimit);
   if (!problem.empty()) std::cerr << "mobius: " << problem << '\n';
   return problem.empty() ? 0 : 1;
 }
@@ -165,7 +177,10 @@ int serve(const ServerConfig& config) {
   quiet_grpc();
 
   KeyStore keys(config.security);
-  FileWatch watch({{{config.security.key_file}, [&] { reload_keys(keys); }}});
+  Certificates certificates(config.tls);
+  FileWatch watch({{{config.security.key_file}, [&] { reload_keys(keys); }},
+                   {{config.tls.certificate, config.tls.key, config.tls.client_ca},
+                    [&] { reload_certificates(certificates); }}});
 
   auto tokenizer = Tokenizer::load(config.model.path);
   auto runner = load_llama(model_options(config), load_events());
@@ -183,12 +198,13 @@ int serve(const ServerConfig& config) {
 
   // Destroyed in this order: front ends, then what they call, then the engine.
   GenerationService service(options, *engine, tokenizer);
-  HttpServer http({config.http, keys, config.security.metrics_need_key}, service);
-  GrpcServer grpc({config.grpc, keys}, service);
+  HttpServer http({config.http, keys, certificates, config.security.metrics_need_key}, service);
+  GrpcServer grpc({config.grpc, keys, certificates}, service);
   const std::string http_at = authority(config.http.address, http.port());
   const std::string grpc_at = authority(config.grpc.address, grpc.port());
   if (!config.server.port_file.empty()) write_port_file(config.server.port_file, http_at, grpc_at);
-  std::cout << "model " << options.model_name << "\nHTTP  http://" << http_at << "\ngRPC  "
+  std::cout << "model " << options.model_name << "\nHTTP  "
+            << (config.tls.certificate.empty() ? "http://" : "https://") << http_at << "\ngRPC  "
             << grpc_at << std::endl;
   log_event(LogLevel::info, "listening", {{"http", http_at}, {"grpc", grpc_at}});
 

@@ -111,8 +111,19 @@ bool is_loopback(const std::string& address) {
   return address.starts_with("127.") || address == "::1";
 }
 
-bool needs_key(const ServerConfig& config) {
-  return !config.security.key_file.empty() || !config.security.api_keys.empty();
+/// Does a client have to show that it may use the server?
+bool knows_clients(const ServerConfig& config) {
+  return !config.security.key_file.empty() || !config.security.api_keys.empty() ||
+         !config.tls.client_ca.empty();
+}
+
+void check_tls(const ServerConfig::Tls& tls, std::vector<std::string>& errors) {
+  if (tls.certificate.empty() != tls.key.empty()) {
+    errors.push_back(tls.key.empty() ? "tls.key: is not set; tls.certificate needs it"
+                                     : "tls.certificate: is not set; tls.key needs it");
+  } else if (tls.certificate.empty() && !tls.client_ca.empty()) {
+    errors.emplace_back("tls.certificate: is not set; tls.client_ca needs it");
+  }
 }
 
 void check_address(const ServerConfig& config, std::string_view key, const std::string& address,
@@ -120,7 +131,8 @@ void check_address(const ServerConfig& config, std::string_view key, const std::
   if (!is_address(address)) {
     errors.push_back(std::string(key) + ": is \"" + brief_text(address) +
                      "\"; must be an IPv4 or IPv6 address");
-  } else if (!is_loopback(address) && !needs_key(config) && !config.server.allow_insecure_remote) {
+  } else if (!is_loopback(address) && !knows_clients(config) &&
+             !config.server.allow_insecure_remote) {
     errors.push_back(std::string(key) + ": " + address +
                      " can be reached from other machines, and requests need no key; set "
                      "security.key_file, use 127.0.0.1, or set server.allow_insecure_remote");
@@ -209,6 +221,7 @@ std::vector<std::string> check_config(const ServerConfig& config) {
   check_policy(config, "attention.decode", config.attention.decode, errors);
   check_address(config, "http.address", config.http.address, errors);
   check_address(config, "grpc.address", config.grpc.address, errors);
+  check_tls(config.tls, errors);
   if (config.http.port != 0 && config.http.port == config.grpc.port) {
     errors.push_back("grpc.port: is " + std::to_string(config.grpc.port) +
                      "; must differ from http.port");

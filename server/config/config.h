@@ -72,6 +72,12 @@ struct ServerConfig {
     std::int64_t keepalive_seconds = 60;
   } grpc;
 
+  struct Tls {
+    std::string certificate;
+    std::string key;
+    std::string client_ca;
+  } tls;
+
   struct Security {
     std::string key_file;
     std::string api_keys;

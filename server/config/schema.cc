@@ -123,6 +123,15 @@ const auto kSchema = std::to_array<ConfigKey>({
     MOBIUS_INT(grpc.keepalive_seconds, 1, 86400, "seconds",
                "Silence after which a client is asked for a sign of life."),
 
+    MOBIUS_TEXT(tls.certificate, "",
+                "File with the server's certificate and the chain towards its root, PEM. HTTP and "
+                "gRPC speak TLS 1.2 or 1.3 then, and nothing else. Read again, with the other two, "
+                "when it changes or on SIGHUP, for connections to come. Empty: no encryption."),
+    MOBIUS_TEXT(tls.key, "", "File with the certificate's private key, PEM, without a password."),
+    MOBIUS_TEXT(tls.client_ca, "",
+                "File with the authorities, PEM, of which a client must have a certificate, for "
+                "every connection; empty: clients need none."),
+
     MOBIUS_TEXT(security.key_file, "",
                 "File of API keys, one a line: NAME KEY, and limits of its own; read again when it "
                 "changes or on SIGHUP. Empty: none."),

@@ -12,6 +12,7 @@
 
 #include "mobius/v1/mobius.grpc.pb.h"
 #include "server/grpc/generation_reactor.h"
+#include "server/grpc/grpc_credentials.h"
 
 namespace mobius {
 namespace {
@@ -67,6 +68,7 @@ struct GrpcServer::Impl {
 
   MobiusService service;
   int port = 0;
+  std::shared_ptr<grpc::ServerCredentials> credentials;
   std::unique_ptr<grpc::Server> server;
 };
 
@@ -77,7 +79,8 @@ GrpcServer::GrpcServer(const GrpcOptions& access, GenerationService& service)
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   const std::string address = authority(options.address, options.port);
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &impl_->port);
+  impl_->credentials = grpc_credentials(access.certificates);
+  builder.AddListeningPort(address, impl_->credentials, &impl_->port);
   // gRPC would share a port with another process that listens on it; a mistake, not a wish.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   set_limits(options, builder);

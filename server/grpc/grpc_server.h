@@ -6,13 +6,15 @@
 
 #include "server/config/config.h"
 #include "server/generation_service.h"
+#include "server/security/certificates.h"
 #include "server/security/key_store.h"
 
 namespace mobius {
 
 struct GrpcOptions {
   ServerConfig::Grpc grpc;
-  const KeyStore& keys;  ///< must outlive the server
+  const KeyStore& keys;  ///< must outlive the server, and so must the next
+  const Certificates& certificates;
 };
 
 /// Keeps gRPC's own messages off standard error: what matters reaches our log or the caller. Call

@@ -21,6 +21,7 @@ struct HttpContext {
       : options(chosen.http),
         metrics_need_key(chosen.metrics_need_key),
         keys(chosen.keys),
+        certificates(chosen.certificates),
         service(generation),
         parsers(parser_pool),
         token_work(token_pool) {}
@@ -28,6 +29,7 @@ struct HttpContext {
   const ServerConfig::Http options;
   const bool metrics_need_key;
   const KeyStore& keys;
+  const Certificates& certificates;
   GenerationService& service;
   /// Parses large bodies, so that the threads that answer /health do not have to. The server's: a
   /// session may own the last reference to this context, on any thread.

@@ -80,7 +80,7 @@ std::string what(const std::exception_ptr& failure) {
 
 }  // namespace
 
-HttpSession::HttpSession(std::shared_ptr<HttpContext> context, asio::ip::tcp::socket socket)
+HttpSession::HttpSession(std::shared_ptr<HttpContext> context, HttpStream socket)
     : context_(std::move(context)),
       socket_(std::move(socket)),
       deadline_(socket_.get_executor()),
@@ -100,7 +100,9 @@ void start_http_session(std::shared_ptr<HttpContext> context, asio::ip::tcp::soc
   socket.set_option(asio::ip::tcp::no_delay(true), ignored);
   notice_lost_peer(socket);
   const asio::any_io_executor executor = socket.get_executor();
-  auto session = std::make_shared<HttpSession>(std::move(context), std::move(socket));
+  const auto tls = context->certificates.current();
+  HttpStream stream(std::move(socket), tls != nullptr ? tls->context.get() : nullptr);
+  auto session = std::make_shared<HttpSession>(std::move(context), std::move(stream));
   asio::co_spawn(
       executor, [session]() { return session->run(); },
       [session](const std::exception_ptr& failure) {
@@ -130,14 +132,14 @@ void HttpSession::close(bool now) {
 
 void HttpSession::close_now() {
   error_code ignored;
-  socket_.close(ignored);
+  socket_.socket().close(ignored);
   disconnected_ = true;
   wake();
 }
 
 HttpSession::Awaitable<void> HttpSession::run() {
   const auto self = shared_from_this();
-  bool next = true;
+  bool next = co_await shake_hands();
   while (next && !closing_ && !context_->draining.load()) {
     next = co_await read_request();
     if (next) {
@@ -183,6 +185,24 @@ HttpSession::Awaitable<void> HttpSession::answer() {
              {"target", brief_text(path, 128)},
              {"status", std::int64_t{status_}},
              {"ms", milliseconds(Clock::now() - started_)}});
+}
+
+/// False where the client and we cannot talk.
+HttpSession::Awaitable<bool> HttpSession::shake_hands() {
+  HttpStream::TlsStream* const tls = socket_.tls();
+  if (tls == nullptr) co_return true;
+  arm(std::chrono::seconds(context_->options.header_timeout_seconds));
+  const auto [error] = co_await tls->async_handshake(asio::ssl::stream_base::server, kUse);
+  disarm();
+  if (!error) co_return true;
+  disconnected_ = true;
+  // A client that just goes says nothing; health checks of load balancers do that all the time.
+  const bool silent = timed_out_ || error == asio::error::eof ||
+                      error == asio::error::connection_reset ||
+                      error == asio::ssl::error::stream_truncated;
+  log_event(silent ? LogLevel::debug : LogLevel::info, "tls_handshake_failed",
+            {{"protocol", "http"}, {"error", error.message()}});
+  co_return false;
 }
 
 /// Reads the next request into `request_`. False when the connection is to be closed.
@@ -332,13 +352,18 @@ HttpSession::Awaitable<bool> HttpSession::write(asio::const_buffer data) {
 /// Closes so that the last answer arrives: a socket closed with unread bytes resets the connection,
 /// and the client may lose what it has not read.
 HttpSession::Awaitable<void> HttpSession::linger() {
-  error_code error;
-  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, error);
-  if (error) co_return;
   arm(std::chrono::seconds(2));
+  if (HttpStream::TlsStream* const tls = socket_.tls(); tls != nullptr) {
+    // Says that nothing follows, without which an answer could have been cut off by anybody. What
+    // the client says to that does not matter.
+    co_await tls->async_shutdown(kUse);
+  }
+  HttpStream::Socket& socket = socket_.socket();
+  error_code error;
+  socket.shutdown(asio::ip::tcp::socket::shutdown_send, error);
   buffer_.clear();
   while (!error && !timed_out_ && !closing_) {
-    const auto [read_error, bytes] = co_await socket_.async_read_some(buffer_.prepare(4096), kUse);
+    const auto [read_error, bytes] = co_await socket.async_read_some(buffer_.prepare(4096), kUse);
     error = read_error;
   }
 }
@@ -358,7 +383,7 @@ void HttpSession::await_deadline(Clock::duration timeout) {
         if (error || self == nullptr || generation != self->deadline_generation_) return;
         self->timed_out_ = true;
         error_code ignored;
-        self->socket_.cancel(ignored);
+        self->socket_.socket().cancel(ignored);
         // Again until it is heard: an operation of several parts may just be between two of them.
         self->await_deadline(std::chrono::milliseconds(100));
       });

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "server/http/http_context.h"
+#include "server/http/http_stream.h"
 #include "server/http/openai_request.h"
 #include "server/http/openai_response.h"
 
@@ -45,7 +46,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   /// Makes the body of an answer about tokens.
   using TokenAnswer = StatusOr<std::string> (*)(const GenerationService&, std::string_view body);
 
-  HttpSession(std::shared_ptr<HttpContext> context, boost::asio::ip::tcp::socket socket);
+  HttpSession(std::shared_ptr<HttpContext> context, HttpStream socket);
   ~HttpSession();
   HttpSession(const HttpSession&) = delete;
   HttpSession& operator=(const HttpSession&) = delete;
@@ -56,6 +57,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
 
  private:
   // http_session.cc: the connection
+  Awaitable<bool> shake_hands();
   Awaitable<bool> read_request();
   Awaitable<bool> read_body(boost::beast::http::request_parser<boost::beast::http::string_body>&);
   Awaitable<void> refuse(int status, std::string message);
@@ -95,7 +97,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   void wake();
 
   std::shared_ptr<HttpContext> context_;
-  boost::asio::ip::tcp::socket socket_;
+  HttpStream socket_;
   /// What has been read and not parsed. Beast's parser reads on until a header or a trailer is
   /// whole, and throws on a field of more than 64 KiB: neither fits.
   static constexpr std::size_t kMaxBuffer = std::size_t{60} << 10U;

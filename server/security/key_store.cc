@@ -4,18 +4,14 @@
 #include <openssl/sha.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <set>
-#include <sstream>
 #include <stdexcept>
 #include <unordered_map>
 #include <utility>
 
 #include "server/json.h"
+#include "server/security/secret_file.h"
 
 namespace mobius {
 namespace {
@@ -176,7 +172,7 @@ KeyStore::KeyStore(const ServerConfig::Security& options)
   if (const Status status = reload(); !status.ok()) throw std::runtime_error(status.message());
 }
 
-Status KeyStore::reload() {
+Status KeyStore::reload() try {
   std::vector<ApiKey> keys;
   if (!options_.api_keys.empty()) {
     StatusOr<std::vector<ApiKey>> listed = parse_key_list(options_.api_keys, limits_of(options_));
@@ -185,13 +181,8 @@ Status KeyStore::reload() {
   }
   if (!options_.key_file.empty()) {
     const std::string name = "security.key_file: " + options_.key_file + ": ";
-    std::ifstream stream(options_.key_file, std::ios::binary);
-    std::ostringstream text;
-    if (!stream || std::filesystem::is_directory(options_.key_file)) {
-      return failed(name + "cannot be read: " + (stream ? "is a directory" : std::strerror(errno)));
-    }
-    text << stream.rdbuf();
-    StatusOr<std::vector<ApiKey>> filed = parse_key_file(text.str(), limits_of(options_));
+    const std::string text = read_secret_file("security.key_file", options_.key_file);
+    StatusOr<std::vector<ApiKey>> filed = parse_key_file(text, limits_of(options_));
     if (!filed.ok()) return failed(name + filed.status().message());
     std::vector<ApiKey> more = std::move(filed).value();
     std::move(more.begin(), more.end(), std::back_inserter(keys));
@@ -215,6 +206,8 @@ Status KeyStore::reload() {
   }
   entries_ = std::move(entries);
   return {};
+} catch (const std::runtime_error& error) {
+  return failed(error.what());
 }
 
 std::size_t KeyStore::size() const {

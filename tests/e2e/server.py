@@ -72,6 +72,8 @@ class Server:
         host, port = ports["http"].rsplit(":", 1)
         self.http_address = (host, int(port))
         self.grpc_address = ports["grpc"]
+        self.tls = None  # an SSLContext, where the server speaks TLS
+        self.grpc_credentials = None  # likewise
 
     def stop(self):
         if self.process.poll() is None:
@@ -93,6 +95,10 @@ class Server:
     # ---- HTTP ----------------------------------------------------------------------------------
 
     def connect(self, timeout=ANSWER_SECONDS):
+        if self.tls is not None:
+            return http.client.HTTPSConnection(
+                *self.http_address, timeout=timeout, context=self.tls
+            )
         return http.client.HTTPConnection(*self.http_address, timeout=timeout)
 
     def raw(self, timeout=20):
@@ -188,7 +194,7 @@ class Server:
     def grpc_client(self, **options):
         """Options are channel arguments, "." written as "__"."""
         arguments = [(f"grpc.{key.replace('__', '.')}", value) for key, value in options.items()]
-        return ReflectionClient(self.grpc_address, arguments)
+        return ReflectionClient(self.grpc_address, arguments, self.grpc_credentials)
 
 
 def sse_data(text):
@@ -206,10 +212,12 @@ def sse_data(text):
 class ReflectionClient:
     """Calls mobius.v1 knowing nothing but what the reflection service says."""
 
-    def __init__(self, address, options):
-        self.channel = grpc.insecure_channel(
-            address, options=[("grpc.max_send_message_length", -1), *options]
-        )
+    def __init__(self, address, options, credentials=None):
+        options = [("grpc.max_send_message_length", -1), *options]
+        if credentials is None:
+            self.channel = grpc.insecure_channel(address, options=options)
+        else:
+            self.channel = grpc.secure_channel(address, credentials, options=options)
         database = ProtoReflectionDescriptorDatabase(self.channel)
         self.services = list(database.get_services())
         self.pool = descriptor_pool.DescriptorPool(database)
