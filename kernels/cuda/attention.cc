@@ -175,6 +175,8 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
       host.tiles > 0 && launch_fast_tiles(out, q, kv, layer, host, step, workspace, stream);
   const bool fast_singles = host.single_top_k > 0 &&
                             launch_fast_singles(out, q, kv, layer, host, step, workspace, stream);
+  const bool full_singles = host.single > 0 && layer >= shape.num_layers - host.single_full_layers;
+  const bool streams = full_singles && takes_streams(shape);
   const AttentionCall call{
       .q = static_cast<const std::uint16_t*>(q.data),
       .out = static_cast<std::uint16_t*>(out.data),
@@ -193,18 +195,21 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
       .tiles = fast_tiles ? 0 : host.tiles,
       .single = host.single,
       .skip_sparse_singles = fast_singles,
+      .skip_full_singles = streams,
   };
   const bool sparse_tiles = host.top_k > 0 && call.tiles > 0;
   const bool sparse_singles = host.single_top_k > 0 && !fast_singles;
   if (sparse_tiles || sparse_singles) launch_gate(call, shape.head_dim, stream);
   if (call.tiles > 0) launch_tiles(call, shape.head_dim, stream);
-  if (host.single > 0) {
+  if (streams) launch_streams(call, shape.head_dim, stream);
+  if (sparse_singles || (full_singles && !streams)) {
     const std::int64_t items = std::int64_t{host.single_spans} * shape.kv_heads;
     const auto blocks =
         fixed_grid ? kSingleBlocks
                    : static_cast<std::int32_t>(std::min<std::int64_t>(items, kSingleBlocks));
     launch_singles(call, shape.head_dim, blocks, stream);
   }
+  if (sparse_singles || full_singles) launch_merge(call, shape.head_dim, stream);
 }
 
 }  // namespace mobius

@@ -58,6 +58,7 @@ struct AttentionCall {
   std::int32_t tiles = 0;            ///< of slices with several rows
   std::int32_t single = 0;           ///< slices of one row
   bool skip_sparse_singles = false;  ///< another kernel takes those under MoBA
+  bool skip_full_singles = false;    ///< ... and those under full attention
 };
 
 /// Backend::attention for a step that fits. `fixed_grid`: launches must not follow from the
@@ -72,8 +73,14 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
 // The plain kernels, for head_dim 32, 64 and 128. Which tile a row is in does not change its bits.
 void launch_gate(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream);
 void launch_tiles(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream);
-/// `blocks`: thread blocks that share the spans.
+/// Slices of one row leave partial results, which launch_merge merges. `blocks`: thread blocks that
+/// share the spans.
 void launch_singles(const AttentionCall& call, std::int32_t head_dim, std::int32_t blocks,
                     cudaStream_t stream);
+void launch_merge(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream);
+
+/// The same for rows under full attention, where the shape suits: attention_streams.cu.
+bool takes_streams(const KvShape& kv);
+void launch_streams(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream);
 
 }  // namespace mobius

@@ -4,26 +4,6 @@
 namespace mobius {
 namespace {
 
-/// Where the span that is the `item`-th of all rows lies.
-struct Span {
-  int single;  ///< index among one-row slices
-  int index;   ///< among the row's spans
-};
-
-__device__ Span find_span(const AttentionCall& call, int item) {
-  int low = 0;
-  int high = call.single - 1;
-  while (low < high) {
-    const int middle = (low + high + 1) / 2;
-    if (call.step.single_spans[middle] <= item) {
-      low = middle;
-    } else {
-      high = middle - 1;
-    }
-  }
-  return {low, item - call.step.single_spans[low]};
-}
-
 /// Blocks take spans (of a row, a KV head) in turn. Inside, warps take every fourth tile of keys;
 /// their states merge in the order of warps.
 template <int D>
@@ -43,7 +23,7 @@ __global__ void __launch_bounds__(kTileWarps * 32)
     const WarpRow rows[2] = {warp_row(call, slice, 0, kv_head, lane / 4),
                              warp_row(call, slice, 0, kv_head, lane / 4 + 8)};
     const int block = block_at(call, slice);
-    if (block > 0 && call.skip_sparse_singles) continue;
+    if (block > 0 ? call.skip_sparse_singles : call.skip_full_singles) continue;
     const int position = call.step.first_position[slice];
     const int length = span_keys(position + 1);
     const int begin = span.index * length;
@@ -148,6 +128,10 @@ template <int D>
 void launch(const AttentionCall& call, std::int32_t blocks, cudaStream_t stream) {
   singles_kernel<D><<<static_cast<unsigned>(blocks), kTileWarps * 32, 0, stream>>>(call);
   MOBIUS_CUDA_LAUNCHED();
+}
+
+template <int D>
+void merge(const AttentionCall& call, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(call.single), static_cast<unsigned>(call.heads));
   merge_kernel<D><<<grid, D, 0, stream>>>(call);
   MOBIUS_CUDA_LAUNCHED();
@@ -161,6 +145,14 @@ void launch_singles(const AttentionCall& call, std::int32_t head_dim, std::int32
     case 32: launch<32>(call, blocks, stream); break;
     case 64: launch<64>(call, blocks, stream); break;
     default: launch<128>(call, blocks, stream); break;
+  }
+}
+
+void launch_merge(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream) {
+  switch (head_dim) {
+    case 32: merge<32>(call, stream); break;
+    case 64: merge<64>(call, stream); break;
+    default: merge<128>(call, stream); break;
   }
 }
 

@@ -48,6 +48,26 @@ __device__ inline int block_at(const AttentionCall& call, int slice) {
   return full ? 0 : call.step.policy_block[slice];
 }
 
+/// Where the span that is the `item`-th of all rows lies.
+struct Span {
+  int single;  ///< index among one-row slices
+  int index;   ///< among the row's spans
+};
+
+__device__ inline Span find_span(const AttentionCall& call, int item) {
+  int low = 0;
+  int high = call.single - 1;
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (call.step.single_spans[middle] <= item) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return {low, item - call.step.single_spans[low]};
+}
+
 /// A row that a lane works on: a query head at a position. Rows of a warp are query-major.
 struct WarpRow {
   std::int64_t row = 0;  ///< in the step; -1: padding

@@ -186,12 +186,14 @@ class CudaBackend final : public Backend {
     MOBIUS_CUDA(cudaSetDevice(device_));
     step_->upload(step, stream_);
     const HostStep& host = step_->host();
-    if (host.single > 0 && host.single == host.rows) {
-      // Launches follow from how many rows there are, and from the greatest top_k under MoBA.
-      constexpr std::int32_t kMostTopK = (1 << 24) - 1;  // of no effect beyond
-      log_.begin_replayable(static_cast<std::uint64_t>(host.rows) << 44 |
-                            static_cast<std::uint64_t>(host.logit_rows) << 24 |
-                            static_cast<std::uint64_t>(std::min(host.single_top_k, kMostTopK)));
+    constexpr std::int32_t kMost = (1 << 16) - 1;
+    if (host.single > 0 && host.single == host.rows && host.rows <= kMost) {
+      // Launches follow from how many rows there are, at which layers some are full, and from the
+      // greatest top_k under MoBA, of no effect beyond what fits here.
+      log_.begin_replayable(static_cast<std::uint64_t>(host.rows) << 48 |
+                            static_cast<std::uint64_t>(host.logit_rows) << 32 |
+                            static_cast<std::uint64_t>(host.single_full_layers) << 16 |
+                            static_cast<std::uint64_t>(std::min(host.single_top_k, kMost)));
     } else {
       log_.begin_immediate();
     }

@@ -117,6 +117,10 @@ void StepUploader::fill(const StepView& step, const Layout& layout, std::int32_t
     at[layout.policy_top_k + s] = slice.policy.top_k;
     at[layout.full_last_layers + s] = slice.full_attention_last_layers;
     host_.longest = std::max(host_.longest, end);
+    if (slice.num_rows == 1) {
+      const std::int32_t full = moba ? slice.full_attention_last_layers : kv_.num_layers;
+      host_.single_full_layers = std::max(host_.single_full_layers, std::min(full, kv_.num_layers));
+    }
     if (moba && slice.num_rows == 1) {
       host_.single_top_k = std::max(host_.single_top_k, slice.policy.top_k);
     } else if (moba) {

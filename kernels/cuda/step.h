@@ -53,10 +53,11 @@ struct HostStep {
   std::int32_t tiles = 0;
   std::int32_t single = 0;
   std::int32_t single_spans = 0;
-  std::int32_t top_k = 0;         ///< the greatest of MoBA slices with several rows
-  std::int32_t single_top_k = 0;  ///< ... with one row
-  std::int64_t moba_blocks = 0;   ///< complete blocks before the last row's own, over such slices
-  std::int32_t longest = 0;       ///< tokens of the longest sequence, this step's included
+  std::int32_t top_k = 0;               ///< the greatest of MoBA slices with several rows
+  std::int32_t single_top_k = 0;        ///< ... with one row
+  std::int32_t single_full_layers = 0;  ///< last layers at which some slice of one row is full
+  std::int64_t moba_blocks = 0;  ///< complete blocks before the last row's own, over such slices
+  std::int32_t longest = 0;      ///< tokens of the longest sequence, this step's included
 };
 
 /// Attention works in tiles of kTileWarps warps, each with 16 rows: the query heads of one KV head

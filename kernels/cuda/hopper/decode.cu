@@ -13,7 +13,6 @@ constexpr int kMaxRows = 65535;           // of a grid's last dimension
 constexpr int kResidentBlocks = 132 * 2;  // of decode_attend_kernel, on the whole device
 constexpr int kGateBlocks = 132 * 8;
 constexpr int kMinSplits = 4;  // so that one long row among many short ones is spread too
-constexpr int kMaxSplits = 64;
 
 bool valid(const Limits& l) {
   return l.rows > 0 && l.rows <= kMaxRows && l.num_slices > 0 && l.num_slices <= kMaxRows &&
@@ -27,11 +26,11 @@ void place_arrays(const Limits& l, DecodeParams& p, Layout& layout) {
   p.top_k = std::max(l.top_k, 1);
   p.max_chunks = (l.blocks + kChunkBlocks - 1) / kChunkBlocks;
   p.splits =
-      static_cast<int>(std::clamp<std::int64_t>(kResidentBlocks / pairs, kMinSplits, kMaxSplits));
+      static_cast<int>(std::clamp<std::int64_t>(kResidentBlocks / pairs, kMinSplits, kMaxParts));
   // With few rows, latency counts: spread even short ones. With many, setting up costs more.
   p.share_keys = pairs * kMinSplits <= kResidentBlocks ? 128 : 1024;
   p.arrived = layout.take<std::uint32_t>(pairs);
-  p.partial = layout.take<float>(pairs * p.splits * (l.head_dim + 2));
+  p.partial = layout.take<float>(pairs * kMaxParts * (l.head_dim + 2));
   p.candidates = layout.take<Candidate>(pairs * p.max_chunks * (p.top_k - 1));
 }
 

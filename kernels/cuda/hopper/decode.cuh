@@ -14,6 +14,8 @@ constexpr int kDecodeThreads = 256;
 constexpr int kDecodeWarps = kDecodeThreads / 32;
 constexpr int kChunkBlocks = 256;  ///< blocks scored by one block of threads at a time
 constexpr int kDecodeMaxTopK = 64;
+constexpr int kPartKeys = 256;
+constexpr int kMaxParts = 16;
 
 /// A scored block: the score as an unsigned number of the same order. `id` -1: none.
 struct Candidate {
@@ -87,7 +89,7 @@ struct DecodeParams {
   std::int32_t splits;      ///< most blocks of threads per row and head
   std::int32_t share_keys;  ///< fewest keys worth a block of threads of their own
   Candidate* candidates;    ///< [slices, q_heads, max_chunks, top_k - 1]
-  float* partial;           ///< [slices, q_heads, splits, d + 2]: sum of p v, maximum, sum of p
+  float* partial;           ///< [slices, q_heads, kMaxParts, d + 2]: sum of p v, maximum, sum of p
   std::uint32_t* arrived;   ///< [slices, q_heads]
   float scale_log2;
 };
@@ -104,6 +106,12 @@ struct DecodeRow {
     block = slice.block > 0 ? slice.block : position + 1;
     candidates = position / block;
     wanted = slice.block > 0 ? min(min(slice.top_k, max_top_k) - 1, candidates) : 0;
+  }
+  __device__ __forceinline__ int most_keys() const { return wanted * block + position % block + 1; }
+  /// Into how many parts its chosen keys are cut, each summed up on its own and merged in order.
+  /// Not by how many blocks of threads there are: a row's bits are to depend on the row alone.
+  __device__ __forceinline__ int parts() const {
+    return min((most_keys() + kPartKeys - 1) / kPartKeys, kMaxParts);
   }
   __device__ __forceinline__ int chunks() const {
     return (candidates + kChunkBlocks - 1) / kChunkBlocks;

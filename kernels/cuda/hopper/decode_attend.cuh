@@ -118,15 +118,14 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
   const int warp = static_cast<int>(threadIdx.x >> 5);
   const int split = static_cast<int>(blockIdx.x);
 
-  const int most = row.wanted * row.block + row.position % row.block + 1;
-  const int splits = min(p.splits, (most + p.share_keys - 1) / p.share_keys);
+  const int parts = row.parts();
+  const int splits = min(min(p.splits, parts), (row.most_keys() + p.share_keys - 1) / p.share_keys);
   if (split >= splits) return;
   wait_previous_kernel();
   choose_blocks(p, s, row, pair);
   const int keys = (s.count - 1) * row.block + row.position % row.block + 1;
-  const int share = ((keys + splits - 1) / splits + 63) / 64 * 64;
-  const int begin = min(split * share, keys);
-  const int end = min(begin + share, keys);
+  const int share = ((keys + parts - 1) / parts + 63) / 64 * 64;
+  float* partial = p.partial + pair * kMaxParts * (kDim + 2);
 
   const std::int32_t* pages =
       p.rows.page_table + static_cast<std::int64_t>(slice.table_row) * p.rows.table_stride;
@@ -138,92 +137,97 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
 #pragma unroll
   for (float& x : query) x *= p.scale_log2;
 
-  Accumulator<8> acc;
-  for (int at = begin + warp * kBatch; at < end; at += kDecodeWarps * kBatch) {
-    // A batch is 16 or 32 keys and starts at a multiple of that: it lies in one page.
-    const int token = s.chosen[at / row.block] * row.block + at % row.block;
-    const std::int64_t first =
-        ((static_cast<std::int64_t>(pages[token / p.kv.page_tokens]) * p.kv.kv_heads + kv_head) *
-             p.kv.page_tokens +
-         token % p.kv.page_tokens + lane / kLanes) *
-            kDim +
-        column;
-    const auto* k = static_cast<const std::uint16_t*>(p.kv.keys) + first;
-    const auto* v = static_cast<const std::uint16_t*>(p.kv.values) + first;
-    uint4 packed_k[kSteps], packed_v[kSteps];
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
-      packed_k[i] = __ldg(reinterpret_cast<const uint4*>(k + i * kGroups * kDim));
-    }
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
-      packed_v[i] = __ldg(reinterpret_cast<const uint4*>(v + i * kGroups * kDim));
-    }
-    float score[kSteps];
-    float best = acc.max;
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
-      float key[8];
-      unpack(packed_k[i], key);
-      float dot = 0.0f;
-#pragma unroll
-      for (int c = 0; c < 8; ++c) dot = fmaf(query[c], key[c], dot);
-#pragma unroll
-      for (int d = 1; d < kLanes; d *= 2) dot += __shfl_xor_sync(0xFFFFFFFFu, dot, d);
-      score[i] = at + i * kGroups + lane / kLanes < end ? dot : -INFINITY;
-      best = fmaxf(best, score[i]);
-    }
-    if (best == -INFINITY) continue;  // this lane's keys are all past the end
-    const float rescale = exp2_approx(acc.max - best);
-    acc.max = best;
-    acc.sum *= rescale;
-#pragma unroll
-    for (int c = 0; c < 8; ++c) acc.out[c] *= rescale;
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
-      if (score[i] == -INFINITY) continue;  // values past the end may be NaN
-      const float probability = exp2_approx(score[i] - best);
-      acc.sum += probability;
-      float value[8];
-      unpack(packed_v[i], value);
-#pragma unroll
-      for (int c = 0; c < 8; ++c) acc.out[c] = fmaf(probability, value[c], acc.out[c]);
-    }
-  }
-  __syncwarp();
-#pragma unroll
-  for (int d = kLanes; d < 32; d *= 2) {
-    float other[8];
-#pragma unroll
-    for (int c = 0; c < 8; ++c) other[c] = __shfl_xor_sync(0xFFFFFFFFu, acc.out[c], d);
-    acc.merge(other, __shfl_xor_sync(0xFFFFFFFFu, acc.max, d),
-              __shfl_xor_sync(0xFFFFFFFFu, acc.sum, d));
-  }
-  if (lane < kLanes) {
-#pragma unroll
-    for (int c = 0; c < 8; ++c) s.out[warp][column + c] = acc.out[c];
-    if (lane == 0) {
-      s.max[warp] = acc.max;
-      s.sum[warp] = acc.sum;
-    }
-  }
-  __syncthreads();
-  float* partial = p.partial + pair * p.splits * (kDim + 2);
   Accumulator<1> total;
-  if (threadIdx.x < kDim) {
-    for (int w = 0; w < kDecodeWarps; ++w) {
-      total.merge(&s.out[w][threadIdx.x], s.max[w], s.sum[w]);
-    }
-    if (splits > 1) {
-      float* own = partial + split * (kDim + 2);
-      own[threadIdx.x] = total.out[0];
-      if (threadIdx.x == 0) {
-        own[kDim] = total.max;
-        own[kDim + 1] = total.sum;
+  for (int part = split; part < parts; part += splits) {
+    const int begin = min(part * share, keys);
+    const int end = min(begin + share, keys);
+    Accumulator<8> acc;
+    for (int at = begin + warp * kBatch; at < end; at += kDecodeWarps * kBatch) {
+      // A batch is 16 or 32 keys and starts at a multiple of that: it lies in one page.
+      const int token = s.chosen[at / row.block] * row.block + at % row.block;
+      const std::int64_t first =
+          ((static_cast<std::int64_t>(pages[token / p.kv.page_tokens]) * p.kv.kv_heads + kv_head) *
+               p.kv.page_tokens +
+           token % p.kv.page_tokens + lane / kLanes) *
+              kDim +
+          column;
+      const auto* k = static_cast<const std::uint16_t*>(p.kv.keys) + first;
+      const auto* v = static_cast<const std::uint16_t*>(p.kv.values) + first;
+      uint4 packed_k[kSteps], packed_v[kSteps];
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) {
+        packed_k[i] = __ldg(reinterpret_cast<const uint4*>(k + i * kGroups * kDim));
+      }
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) {
+        packed_v[i] = __ldg(reinterpret_cast<const uint4*>(v + i * kGroups * kDim));
+      }
+      float score[kSteps];
+      float best = acc.max;
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) {
+        float key[8];
+        unpack(packed_k[i], key);
+        float dot = 0.0f;
+#pragma unroll
+        for (int c = 0; c < 8; ++c) dot = fmaf(query[c], key[c], dot);
+#pragma unroll
+        for (int d = 1; d < kLanes; d *= 2) dot += __shfl_xor_sync(0xFFFFFFFFu, dot, d);
+        score[i] = at + i * kGroups + lane / kLanes < end ? dot : -INFINITY;
+        best = fmaxf(best, score[i]);
+      }
+      if (best == -INFINITY) continue;  // this lane's keys are all past the end
+      const float rescale = exp2_approx(acc.max - best);
+      acc.max = best;
+      acc.sum *= rescale;
+#pragma unroll
+      for (int c = 0; c < 8; ++c) acc.out[c] *= rescale;
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) {
+        if (score[i] == -INFINITY) continue;  // values past the end may be NaN
+        const float probability = exp2_approx(score[i] - best);
+        acc.sum += probability;
+        float value[8];
+        unpack(packed_v[i], value);
+#pragma unroll
+        for (int c = 0; c < 8; ++c) acc.out[c] = fmaf(probability, value[c], acc.out[c]);
       }
     }
+    __syncwarp();
+#pragma unroll
+    for (int d = kLanes; d < 32; d *= 2) {
+      float other[8];
+#pragma unroll
+      for (int c = 0; c < 8; ++c) other[c] = __shfl_xor_sync(0xFFFFFFFFu, acc.out[c], d);
+      acc.merge(other, __shfl_xor_sync(0xFFFFFFFFu, acc.max, d),
+                __shfl_xor_sync(0xFFFFFFFFu, acc.sum, d));
+    }
+    if (lane < kLanes) {
+#pragma unroll
+      for (int c = 0; c < 8; ++c) s.out[warp][column + c] = acc.out[c];
+      if (lane == 0) {
+        s.max[warp] = acc.max;
+        s.sum[warp] = acc.sum;
+      }
+    }
+    __syncthreads();
+    total = Accumulator<1>{};
+    if (threadIdx.x < kDim) {
+      for (int w = 0; w < kDecodeWarps; ++w) {
+        total.merge(&s.out[w][threadIdx.x], s.max[w], s.sum[w]);
+      }
+      if (parts > 1) {
+        float* own = partial + part * (kDim + 2);
+        own[threadIdx.x] = total.out[0];
+        if (threadIdx.x == 0) {
+          own[kDim] = total.max;
+          own[kDim + 1] = total.sum;
+        }
+      }
+    }
+    __syncthreads();  // the next part overwrites what was just merged
   }
-  if (splits > 1) {
+  if (parts > 1) {
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -234,7 +238,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
     __threadfence();
     if (threadIdx.x < kDim) {
       total = Accumulator<1>{};
-      for (int i = 0; i < splits; ++i) {
+      for (int i = 0; i < parts; ++i) {
         const float* other = partial + i * (kDim + 2);
         const float value = __ldcg(other + threadIdx.x);
         total.merge(&value, __ldcg(other + kDim), __ldcg(other + kDim + 1));

@@ -152,6 +152,30 @@ bool chunks_agree(const Case& c, const Part& part, const std::vector<std::uint16
   return true;
 }
 
+/// A decode step's rows must have the bits that each has alone.
+bool alone_agree(const Scenario& s, const std::vector<std::uint16_t>& together) {
+  const std::size_t width = static_cast<std::size_t>(s.geometry.q_heads) * s.geometry.dim;
+  Limits limits = s.decode_limits;
+  limits.num_slices = 1;
+  DeviceArray<std::uint8_t> workspace(decode_workspace_bytes(limits));
+  const std::size_t stride = std::max<std::size_t>(1, s.slices.size() / 8);
+  for (std::size_t i = 0; i < s.slices.size(); i += stride) {
+    workspace.fill_bytes(0xFF);
+    DeviceArray<Slice> slice(std::vector<Slice>{s.slices[i]});
+    DeviceArray<std::uint16_t> out(s.out_size());
+    out.fill_bytes(0xFF);
+    Rows rows = s.call(out.get());
+    rows.slices = slice.get();
+    rows.num_slices = 1;
+    check(decode_attention(s.kv, rows, limits, workspace.get(), nullptr), "decode alone");
+    check(cudaDeviceSynchronize(), "decode alone");
+    const std::vector<std::uint16_t> got = out.host();
+    const std::size_t at = static_cast<std::size_t>(s.slices[i].first_row) * width;
+    if (std::memcmp(got.data() + at, together.data() + at, width * 2) != 0) return false;
+  }
+  return true;
+}
+
 Verdict run_case(const Case& c, bool decode) {
   Verdict verdict;
   const Scenario s(c.geometry, c.parts, c.data, 7);
@@ -160,6 +184,7 @@ Verdict run_case(const Case& c, bool decode) {
   const Errors errors = compare(s, c, out);
   if (errors.wrong > 0) verdict.fail(std::to_string(errors.wrong) + " rows wrong");
   if (run(s, limits, decode) != out) verdict.fail("second run differs");
+  if (decode && !alone_agree(s, out)) verdict.fail("alone differs");
   if (!decode && s.limits.top_k > 1 && s.limits.blocks > 0) {
     Limits small = s.limits;
     small.partial_bytes = 1 << 20;
