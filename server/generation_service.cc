@@ -218,7 +218,7 @@ StatusOr<Generation> GenerationService::start(const Input& input) try {
     prompts.push_back(std::move(prompt).value());
   }
 
-  generation.id = (chat != nullptr ? "chatcmpl-" : "cmpl-") + hex(next_random());
+  generation.id = (chat != nullptr ? chat->id_prefix : "cmpl-") + hex(next_random());
   // 53 bits: a client can send the seed back through any JSON library.
   generation.seed = options.seed.has_value() ? *options.seed : next_random() >> 11U;
   generation.created = std::chrono::duration_cast<std::chrono::seconds>(

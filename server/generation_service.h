@@ -20,7 +20,8 @@
 namespace mobius {
 
 struct ChatInput {
-  std::string model;  ///< empty: the one that the server runs
+  std::string model;                    ///< empty: the one that the server runs
+  std::string id_prefix = "chatcmpl-";  ///< of the answer's id
   std::vector<ChatMessage> messages;
   std::vector<std::string> tools_json;  ///< a JSON object per tool
   ToolChoice tool_choice = {};

@@ -74,9 +74,9 @@ struct HttpSession::Job {
   }
 };
 
-HttpSession::Awaitable<void> HttpSession::generate(bool chat) {
+HttpSession::Awaitable<void> HttpSession::generate(OpenAiEndpoint endpoint) {
   const auto job = std::make_shared<Job>(context_->service);
-  co_await parse(job, chat);
+  co_await parse(job, endpoint);
   if (!job->parsed->ok()) {
     const Status status = job->parsed->status();
     context_->service.refused(status.code());
@@ -87,12 +87,13 @@ HttpSession::Awaitable<void> HttpSession::generate(bool chat) {
   const OpenAiRequest& request = job->parsed->value();
   job->names = request.names;
   job->streamed = request.stream;
-  job->head.chat = chat;
+  job->head.chat = endpoint != OpenAiEndpoint::completions;
   job->head.model = context_->service.model_name();
   job->head.include_usage = request.include_usage;
   job->head.logprobs = request.options().top_logprobs.has_value();
   job->head.n =
       static_cast<std::size_t>(std::max<std::int64_t>(request.options().n.value_or(1), 1));
+  job->head.response_members = request.response_members;
   job->head.tokenizer = &context_->service.tokenizer();
   if (request.echo) {
     for (const Prompt& prompt : std::get<CompletionInput>(request.input).prompts) {
@@ -121,10 +122,19 @@ HttpSession::Awaitable<void> HttpSession::run_job(std::shared_ptr<Job> job) {
   } else if (!job->started->ok()) {
     const Status status = with_names(job->started->status(), job->names);
     co_await respond(http_status_of(status.code()), error_body(status), retry_header(status));
+  } else if (job->names.endpoint == OpenAiEndpoint::responses) {
+    ResponsesWriter writer(job->head, job->streamed);
+    if (job->streamed) {
+      co_await stream_answer(job, writer);
+    } else {
+      co_await collect_answer(job, writer);
+    }
   } else if (job->streamed) {
-    co_await stream_answer(job);
+    StreamWriter writer(job->head);
+    co_await stream_answer(job, writer);
   } else {
-    co_await collect_answer(job);
+    AnswerWriter writer(job->head);
+    co_await collect_answer(job, writer);
   }
   if (disconnected_) {
     keep_alive_ = false;
@@ -147,10 +157,10 @@ HttpSession::Awaitable<void> HttpSession::await_end(std::shared_ptr<Job> job) {
   for (const Choice& choice : job->choices) choice.stream->on_events({});
 }
 
-HttpSession::Awaitable<void> HttpSession::parse(std::shared_ptr<Job> job, bool chat) {
-  const auto parse_body = [chat](const std::string& body) -> StatusOr<OpenAiRequest> {
+HttpSession::Awaitable<void> HttpSession::parse(std::shared_ptr<Job> job, OpenAiEndpoint endpoint) {
+  const auto parse_body = [endpoint](const std::string& body) -> StatusOr<OpenAiRequest> {
     try {
-      return chat ? parse_chat_request(body) : parse_completion_request(body);
+      return parse_request(endpoint, body);
     } catch (const std::bad_alloc&) {
       return Status(StatusCode::resource_exhausted, "the server has no memory for this request");
     }
@@ -229,7 +239,8 @@ void HttpSession::listen(const Job& job) {
   }
 }
 
-HttpSession::Awaitable<void> HttpSession::stream_answer(std::shared_ptr<Job> job) {
+template <typename Writer>
+HttpSession::Awaitable<void> HttpSession::stream_answer(std::shared_ptr<Job> job, Writer& writer) {
   // HTTP/1.0 knows no chunks: there the end of the connection ends the answer.
   const bool chunked = request_.version() >= 11;
   if (!chunked) keep_alive_ = false;
@@ -241,7 +252,6 @@ HttpSession::Awaitable<void> HttpSession::stream_answer(std::shared_ptr<Job> job
   out += keep_alive_ ? "Connection: keep-alive\r\n" : "Connection: close\r\n";
   out += common_headers_ + "\r\n";
 
-  StreamWriter writer(job->head);
   std::string events = writer.begin();
   while (true) {
     for (std::size_t i = 0; i < job->choices.size(); ++i) {
@@ -271,8 +281,8 @@ HttpSession::Awaitable<void> HttpSession::stream_answer(std::shared_ptr<Job> job
   }
 }
 
-HttpSession::Awaitable<void> HttpSession::collect_answer(std::shared_ptr<Job> job) {
-  AnswerWriter writer(job->head);
+template <typename Writer>
+HttpSession::Awaitable<void> HttpSession::collect_answer(std::shared_ptr<Job> job, Writer& writer) {
   Status failure;
   while (true) {
     for (std::size_t i = 0; i < job->choices.size(); ++i) {

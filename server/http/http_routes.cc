@@ -50,6 +50,7 @@ enum class Endpoint {
   web,  // GET
   chat,
   completions,
+  responses,
   tokenize,
   detokenize,
   render,  // POST
@@ -64,6 +65,7 @@ Endpoint endpoint_of(std::string_view path) {
   if (path.starts_with("/v1/models/")) return Endpoint::model;
   if (path == "/v1/chat/completions") return Endpoint::chat;
   if (path == "/v1/completions") return Endpoint::completions;
+  if (path == "/v1/responses") return Endpoint::responses;
   if (path == "/tokenize") return Endpoint::tokenize;
   if (path == "/detokenize") return Endpoint::detokenize;
   if (path == "/v1/chat/completions/render") return Endpoint::render;
@@ -176,7 +178,9 @@ HttpSession::Awaitable<void> HttpSession::route() {
     case Endpoint::tokenize: co_await answer_tokens(answer_tokenize); break;
     case Endpoint::detokenize: co_await answer_tokens(answer_detokenize); break;
     case Endpoint::render: co_await answer_tokens(answer_render); break;
-    default: co_await generate(endpoint == Endpoint::chat);
+    case Endpoint::chat: co_await generate(OpenAiEndpoint::chat); break;
+    case Endpoint::responses: co_await generate(OpenAiEndpoint::responses); break;
+    default: co_await generate(OpenAiEndpoint::completions);
   }
 }
 

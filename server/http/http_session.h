@@ -19,6 +19,7 @@
 #include "server/http/http_stream.h"
 #include "server/http/openai_request.h"
 #include "server/http/openai_response.h"
+#include "server/http/responses_writer.h"
 
 namespace mobius {
 
@@ -77,18 +78,20 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   Status admit(const boost::beast::http::request_header<>& header);
   Caller caller() const;
   Awaitable<void> route();
-  Awaitable<void> generate(bool chat);
+  Awaitable<void> generate(OpenAiEndpoint endpoint);
 
   // http_tokens.cc: text to tokens and back
   Awaitable<void> answer_tokens(TokenAnswer make);
 
   // http_generation.cc: one request's generations, streamed or whole
   struct Job;
-  Awaitable<void> parse(std::shared_ptr<Job> job, bool chat);
+  Awaitable<void> parse(std::shared_ptr<Job> job, OpenAiEndpoint endpoint);
   Awaitable<void> start(std::shared_ptr<Job> job);
   Awaitable<void> run_job(std::shared_ptr<Job> job);
-  Awaitable<void> stream_answer(std::shared_ptr<Job> job);
-  Awaitable<void> collect_answer(std::shared_ptr<Job> job);
+  template <typename Writer>
+  Awaitable<void> stream_answer(std::shared_ptr<Job> job, Writer& writer);
+  template <typename Writer>
+  Awaitable<void> collect_answer(std::shared_ptr<Job> job, Writer& writer);
   Awaitable<void> await_end(std::shared_ptr<Job> job);
   void listen(const Job& job);
   Awaitable<bool> wait(Clock::duration timeout);

@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
-#include <chrono>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "server/http/generation_fields.h"
 #include "server/http/json_fields.h"
 #include "server/json.h"
 
@@ -28,12 +27,8 @@ constexpr auto kIgnored = std::to_array<std::string_view>({
     "prediction",
 });
 
-/// Members that would change the answer: only the value that asks for nothing is taken.
-struct Unsupported {
-  std::string_view name;
-  std::string_view neutral;  ///< JSON
-};
-constexpr auto kUnsupported = std::to_array<Unsupported>({
+/// Members that would change the answer.
+constexpr auto kUnsupported = std::to_array<NeutralMember>({
     {"suffix", "\"\""},
     {"modalities", R"(["text"])"},
     {"audio", "null"},
@@ -46,88 +41,6 @@ constexpr auto kUnsupported = std::to_array<Unsupported>({
     {"grammar", "null"},
 });
 
-void read_common_members(JsonFields& fields) {
-  for (const std::string_view name : kIgnored) fields.any(name);
-  for (const Unsupported& member : kUnsupported) {
-    const Json* value = fields.any(member.name);
-    if (value == nullptr || *value == Json::parse(member.neutral)) continue;
-    fields.fail(member.name, "is " + brief(*value) + "; this server supports only " +
-                                 std::string(member.neutral));
-  }
-}
-
-void read_policy(JsonFields& parent, std::string_view name, PolicyOverride& policy,
-                 Status& status) {
-  const Json* object = parent.object(name);
-  if (object == nullptr) return;
-  JsonFields fields(*object, parent.path(name), status);
-  if (const auto mode = fields.string("mode")) {
-    if (*mode == "full") {
-      policy.mode = AttentionMode::full;
-    } else if (*mode == "moba") {
-      policy.mode = AttentionMode::moba;
-    } else {
-      fields.fail("mode", "is \"" + brief_text(*mode) + "\"; must be \"full\" or \"moba\"");
-    }
-  }
-  policy.block = fields.integer("block");
-  policy.top_k = fields.integer("top_k");
-  fields.refuse_unread();
-}
-
-void read_extension(JsonFields& parent, GenerationOptions& options, Status& status) {
-  const Json* object = parent.object("mobius");
-  if (object == nullptr) return;
-  JsonFields fields(*object, parent.path("mobius"), status);
-  read_policy(fields, "prefill", options.attention.prefill, status);
-  read_policy(fields, "decode", options.attention.decode, status);
-  options.attention.full_attention_last_layers = fields.integer("full_attention_last_layers");
-  options.progress = fields.boolean("progress").value_or(false);
-  options.priority = fields.integer("priority");
-  if (const auto timeout = fields.integer("timeout_ms")) {
-    constexpr std::int64_t kMaxTimeout = std::int64_t{7} * 24 * 3600 * 1000;
-    if (*timeout < 1 || *timeout > kMaxTimeout) {
-      fields.fail("timeout_ms", "is " + std::to_string(*timeout) + "; must be 1 to " +
-                                    std::to_string(kMaxTimeout));
-    } else {
-      options.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(*timeout);
-    }
-  }
-  fields.refuse_unread();
-}
-
-/// The name that OpenAI wants for a schema; it reaches nobody here.
-bool is_schema_name(const std::string& name) {
-  return !name.empty() && name.size() <= 64 && std::ranges::all_of(name, [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-           c == '-';
-  });
-}
-
-void read_json_schema(JsonFields& parent, ResponseFormat& format, Status& status) {
-  const Json* object = parent.object("json_schema");
-  if (object == nullptr) {
-    parent.fail("json_schema", "is missing");
-    return;
-  }
-  JsonFields fields(*object, parent.path("json_schema"), status);
-  const auto name = fields.string("name");
-  if (!name.has_value()) {
-    fields.fail("name", "is missing");
-  } else if (!is_schema_name(*name)) {
-    fields.fail("name", "is \"" + brief_text(*name) +
-                            "\"; must be 1 to 64 letters, digits, underscores and dashes");
-  }
-  fields.string("description");
-  fields.boolean("strict");  // a schema holds, strict or not
-  if (const Json* schema = fields.any("schema")) {
-    format.schema = schema->dump();
-  } else {
-    fields.fail("schema", "is missing");
-  }
-  fields.refuse_unread();
-}
-
 void read_response_format(JsonFields& parent, ResponseFormat& format, Status& status) {
   const Json* object = parent.object("response_format");
   if (object == nullptr) return;
@@ -135,7 +48,14 @@ void read_response_format(JsonFields& parent, ResponseFormat& format, Status& st
   const std::string type = fields.string("type").value_or("");
   if (type == "json_schema") {
     format.kind = ResponseFormat::Kind::json_schema;
-    read_json_schema(fields, format, status);
+    const Json* schema = fields.object("json_schema");
+    if (schema == nullptr) {
+      fields.fail("json_schema", "is missing");
+    } else {
+      JsonFields inner(*schema, fields.path("json_schema"), status);
+      read_format_schema(inner, format);
+      inner.refuse_unread();
+    }
   } else if (type == "json_object") {
     format.kind = ResponseFormat::Kind::json_object;
   } else if (type != "text") {
@@ -143,73 +63,6 @@ void read_response_format(JsonFields& parent, ResponseFormat& format, Status& st
                             "\"; must be \"text\", \"json_object\" or \"json_schema\"");
   }
   fields.refuse_unread();
-}
-
-void read_stop(JsonFields& fields, GenerationOptions& options) {
-  const Json* stop = fields.any("stop");
-  if (stop == nullptr) return;
-  if (stop->is_string()) {
-    options.stop.push_back(stop->get<std::string>());
-    return;
-  }
-  if (!stop->is_array()) {
-    fields.fail_type("stop", *stop, "a string or an array of strings");
-    return;
-  }
-  for (std::size_t i = 0; i < stop->size(); ++i) {
-    const Json& item = (*stop)[i];
-    if (!item.is_string()) {
-      fields.fail_type("stop[" + std::to_string(i) + "]", item, "a string");
-      return;
-    }
-    options.stop.push_back(item.get<std::string>());
-  }
-}
-
-void read_stop_token_ids(JsonFields& fields, GenerationOptions& options) {
-  const Json* ids = fields.array("stop_token_ids");
-  if (ids == nullptr) return;
-  for (std::size_t i = 0; i < ids->size(); ++i) {
-    const auto id = as_int64((*ids)[i]);
-    if (!id.has_value()) {
-      fields.fail_type("stop_token_ids[" + std::to_string(i) + "]", (*ids)[i], "an integer");
-      return;
-    }
-    options.stop_token_ids.push_back(*id);
-  }
-}
-
-void read_logit_bias(JsonFields& fields, GenerationOptions& options) {
-  const Json* bias = fields.object("logit_bias");
-  if (bias == nullptr) return;
-  for (const auto& [name, value] : bias->get_ref<const Json::object_t&>()) {
-    const std::string field = "logit_bias." + brief_text(name);
-    std::int64_t id = 0;
-    const char* end = name.data() + name.size();
-    const auto [rest, error] = std::from_chars(name.data(), end, id);
-    if (error != std::errc() || rest != end) {
-      fields.fail(field, "is no token; keys must be token ids");
-      return;
-    }
-    if (!value.is_number()) {
-      fields.fail_type(field, value, "a number");
-      return;
-    }
-    options.logit_bias.emplace_back(id, value.get<double>());
-  }
-}
-
-void read_seed(JsonFields& fields, GenerationOptions& options) {
-  const Json* seed = fields.any("seed");
-  if (seed == nullptr) return;
-  // Negative seeds are legal in this API; their bits count.
-  if (seed->is_number_unsigned()) {
-    options.seed = seed->get<std::uint64_t>();
-  } else if (seed->is_number_integer()) {
-    options.seed = static_cast<std::uint64_t>(seed->get<std::int64_t>());
-  } else {
-    fields.fail_type("seed", *seed, "an integer of at most 64 bits");
-  }
 }
 
 void read_stream(JsonFields& fields, OpenAiRequest& request, Status& status) {
@@ -229,25 +82,13 @@ void read_stream(JsonFields& fields, OpenAiRequest& request, Status& status) {
 /// What both endpoints share.
 void read_options(JsonFields& fields, OpenAiRequest& request, Status& status) {
   GenerationOptions& options = request.options();
-  options.temperature = fields.number("temperature");
-  options.top_p = fields.number("top_p");
-  options.top_k = fields.integer("top_k");
-  options.min_p = fields.number("min_p");
-  options.presence_penalty = fields.number("presence_penalty");
-  options.frequency_penalty = fields.number("frequency_penalty");
-  options.repetition_penalty = fields.number("repetition_penalty");
-  options.ignore_eos = fields.boolean("ignore_eos").value_or(false);
   options.max_tokens = fields.integer("max_tokens");
   options.n = fields.integer("n");
-  options.user = fields.string("user").value_or("");
-  read_seed(fields, options);
-  read_stop(fields, options);
+  read_sampling(fields, options, status);
   read_response_format(fields, options.response_format, status);
-  read_stop_token_ids(fields, options);
-  read_logit_bias(fields, options);
-  read_extension(fields, options, status);
   read_stream(fields, request, status);
-  read_common_members(fields);
+  for (const std::string_view name : kIgnored) fields.any(name);
+  require_neutral(fields, kUnsupported);
 }
 
 /// Chat: `logprobs` is a boolean and `top_logprobs` a count.
@@ -337,7 +178,7 @@ StatusOr<OpenAiRequest> parse(std::string_view body, OpenAiRequest request, cons
 }  // namespace
 
 StatusOr<OpenAiRequest> parse_chat_request(std::string_view body) {
-  return parse(body, {.input = ChatInput{}, .names = {.chat = true}},
+  return parse(body, {.input = ChatInput{}, .names = {.endpoint = OpenAiEndpoint::chat}},
                [](JsonFields& fields, OpenAiRequest& request, Status& status) {
                  auto& input = std::get<ChatInput>(request.input);
                  read_chat_prompt(fields, input, status);
@@ -363,9 +204,27 @@ StatusOr<OpenAiRequest> parse_completion_request(std::string_view body) {
                });
 }
 
+StatusOr<OpenAiRequest> parse_request(OpenAiEndpoint endpoint, std::string_view body) {
+  switch (endpoint) {
+    case OpenAiEndpoint::completions: return parse_completion_request(body);
+    case OpenAiEndpoint::chat: return parse_chat_request(body);
+    case OpenAiEndpoint::responses: return parse_responses_request(body);
+  }
+  return Status(StatusCode::internal, "no such endpoint");
+}
+
 Status with_names(const Status& status, const OpenAiNames& names) {
   constexpr std::string_view attention = "attention.";
   const std::string& field = status.field();
+  if (names.endpoint == OpenAiEndpoint::responses) {
+    constexpr std::string_view function = ".function";
+    if (field == "max_tokens") return status.with_field("max_output_tokens");
+    if (field == "response_format.schema") return status.with_field("text.format.schema");
+    if (field == "prompt" || field.starts_with("messages")) return status.with_field("input");
+    if (const auto at = field.find(function); at != std::string::npos) {
+      return status.with_field(std::string(field).erase(at, function.size()));
+    }
+  }
   if (field.starts_with(attention)) {
     return status.with_field("mobius." + field.substr(attention.size()));
   }
@@ -376,9 +235,11 @@ Status with_names(const Status& status, const OpenAiNames& names) {
   if (field == "max_tokens" && names.max_completion_tokens) {
     return status.with_field("max_completion_tokens");
   }
-  if (field == "top_logprobs" && !names.chat) return status.with_field("logprobs");
+  const bool chat = names.endpoint == OpenAiEndpoint::chat;
+  if (field == "top_logprobs" && names.endpoint == OpenAiEndpoint::completions)
+    return status.with_field("logprobs");
   // A chat's prompt is what its messages become.
-  if (field == "prompt" && names.chat) return status.with_field("messages");
+  if (field == "prompt" && chat) return status.with_field("messages");
   return status;
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <string>
 #include <string_view>
 #include <variant>
 
@@ -9,18 +11,22 @@ namespace mobius {
 
 class JsonFields;
 
+enum class OpenAiEndpoint : std::uint8_t { completions, chat, responses };
+
 /// What the clients of an endpoint call things that have another name in GenerationOptions.
 struct OpenAiNames {
-  bool chat = false;
-  bool max_completion_tokens = false;  ///< the client's name for max_tokens
+  OpenAiEndpoint endpoint = OpenAiEndpoint::completions;
+  bool max_completion_tokens = false;  ///< a chat client's name for max_tokens
 };
 
-/// A parsed body of /v1/chat/completions or /v1/completions: what to generate, and how to answer.
+/// A parsed body of a generating endpoint: what to generate, and how to answer.
 struct OpenAiRequest {
   Input input;
   bool stream = false;
   bool include_usage = false;
   bool echo = false;  ///< the prompt begins the answer
+  /// /v1/responses: a JSON object of the members that the answer repeats.
+  std::string response_members = {};
   OpenAiNames names = {};
 
   GenerationOptions& options() {
@@ -36,6 +42,9 @@ struct OpenAiRequest {
 /// unknown ones. Thread-safe.
 StatusOr<OpenAiRequest> parse_chat_request(std::string_view body);
 StatusOr<OpenAiRequest> parse_completion_request(std::string_view body);
+StatusOr<OpenAiRequest> parse_responses_request(std::string_view body);
+/// The one of an endpoint.
+StatusOr<OpenAiRequest> parse_request(OpenAiEndpoint endpoint, std::string_view body);
 
 /// Reads the members of a chat request that become its prompt: messages, tools and tool_choice.
 void read_chat_prompt(JsonFields& fields, ChatInput& input, Status& status);

@@ -3,17 +3,13 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "server/http/answer_json.h"
 #include "server/http/http_status.h"
 
 namespace mobius {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-/// A token's bytes need not be valid UTF-8; where they are shown as text, U+FFFD stands in.
-std::string dump(const Json& value) {
-  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 std::size_t count_characters(std::string_view text) {
   return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
@@ -69,31 +65,13 @@ Json chunk_choice(const AnswerHead& head, std::size_t index, const AnswerDelta& 
   return choice;
 }
 
-Json chat_logprob(const Tokenizer& tokenizer, std::int32_t token, float logprob) {
-  const std::string_view bytes = tokenizer.bytes(token);
-  Json numbers = Json::array();
-  for (const char c : bytes) numbers.push_back(static_cast<unsigned char>(c));
-  return {{"token", bytes}, {"logprob", logprob}, {"bytes", std::move(numbers)}};
-}
-
-/// An element of `logprobs.content`.
-Json chat_logprobs(const Tokenizer& tokenizer, const SampledToken& sampled) {
-  Json entry = chat_logprob(tokenizer, sampled.token, sampled.logprob);
-  Json top = Json::array();
-  for (const TokenLogprob& other : sampled.top) {
-    top.push_back(chat_logprob(tokenizer, other.token, other.logprob));
-  }
-  entry["top_logprobs"] = std::move(top);
-  return entry;
-}
-
 /// An element of completions' `top_logprobs`.
 Json completion_top_logprobs(const Tokenizer& tokenizer, const SampledToken& sampled) {
   Json top = Json::object();
   for (const TokenLogprob& other : sampled.top) {
     // Invalid bytes of different tokens may look the same; the most likely one keeps the name.
     const auto name = Json(tokenizer.bytes(other.token));
-    const std::string shown = Json::parse(dump(name)).get<std::string>();
+    const std::string shown = Json::parse(dump_answer(name)).get<std::string>();
     if (!top.contains(shown)) top[shown] = other.logprob;
   }
   return top;
@@ -117,20 +95,6 @@ Json usage(const Usage& usage) {
           {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
 }
 
-Json block_reads(const BlockReads& reads) {
-  return {{"read", reads.read}, {"total", reads.total}};
-}
-
-/// The extension object of a finished answer.
-Json extension(const AnswerHead& head, const AnswerTotal& total) {
-  return {{"seed", head.seeds.front()},
-          {"queued_ms", milliseconds(total.timing.queued)},
-          {"ttft_ms", milliseconds(total.timing.first_token)},
-          {"total_ms", milliseconds(total.timing.total)},
-          {"prefill_blocks", block_reads(total.prefill_reads)},
-          {"decode_blocks", block_reads(total.decode_reads)}};
-}
-
 /// What is said of one choice alone.
 Json choice_extension(const AnswerHead& head, std::size_t choice, const Finish& finish) {
   Json json = {{"seed", head.seeds[choice]}};
@@ -143,57 +107,7 @@ std::string_view finish_reason(const Finish& finish, bool has_calls) {
   return has_calls ? "tool_calls" : "stop";
 }
 
-std::vector<ChoiceText> begin_choices(const AnswerHead& head) {
-  std::vector<ChoiceText> choices(head.seeds.size());
-  if (head.tool_names.empty()) return choices;
-  for (ChoiceText& choice : choices) {
-    choice.parser.emplace(head.tool_names, head.parallel_tool_calls, *head.tokenizer);
-  }
-  return choices;
-}
-
 }  // namespace
-
-std::string sse_event(std::string_view json) {
-  std::string event = "data: ";
-  event.append(json).append("\n\n");
-  return event;
-}
-
-AnswerTotal::AnswerTotal(const AnswerHead& head)
-    : n_(head.n), missing_(head.seeds.size()), cached_(head.seeds.size() / head.n) {}
-
-void AnswerTotal::add(std::size_t choice, const Finish& finish) {
-  std::optional<std::int32_t>& cached = cached_[choice / n_];
-  if (!cached.has_value()) {
-    usage.prompt_tokens += finish.usage.prompt_tokens;
-    usage.cached_tokens += finish.usage.cached_tokens;
-    cached = finish.usage.cached_tokens;
-  } else if (finish.usage.cached_tokens < *cached) {
-    usage.cached_tokens += finish.usage.cached_tokens - *cached;
-    cached = finish.usage.cached_tokens;
-  }
-  usage.completion_tokens += finish.usage.completion_tokens;
-  const auto earlier = [&](std::chrono::nanoseconds& time, std::chrono::nanoseconds other) {
-    time = time.count() == 0 ? other : std::min(time, other);
-  };
-  earlier(timing.queued, finish.timing.queued);
-  earlier(timing.first_token, finish.timing.first_token);
-  timing.total = std::max(timing.total, finish.timing.total);
-  prefill_reads += finish.prefill_reads;
-  decode_reads += finish.decode_reads;
-  --missing_;
-}
-
-AnswerDelta ChoiceText::push(std::int32_t token, std::string_view text) {
-  if (parser.has_value()) return parser->push(token, text);
-  return {.content = std::string(text), .calls = {}};
-}
-
-AnswerDelta ChoiceText::finish(std::string_view text) {
-  if (parser.has_value()) return parser->finish(text);
-  return {.content = std::string(text), .calls = {}};
-}
 
 StreamWriter::StreamWriter(AnswerHead head)
     : head_(std::move(head)), choices_(begin_choices(head_)), total_(head_) {}
@@ -214,7 +128,7 @@ std::string StreamWriter::begin() {
     } else {
       continue;
     }
-    events += sse_event(dump(chunk(head_, Json::array({std::move(choice)}))));
+    events += sse_event(dump_answer(chunk(head_, Json::array({std::move(choice)}))));
   }
   return events;
 }
@@ -227,7 +141,7 @@ std::string StreamWriter::progress(std::size_t choice, const PrefillProgress& pr
   shown["cached"] = progress.cached;
   shown["done"] = progress.done;
   shown["seconds_left"] = progress.seconds_left;
-  return sse_event(dump(json));
+  return sse_event(dump_answer(json));
 }
 
 std::string StreamWriter::token(std::size_t choice, const TokenDelta& delta) {
@@ -237,7 +151,7 @@ std::string StreamWriter::token(std::size_t choice, const TokenDelta& delta) {
   Json logprobs = nullptr;
   if (head_.logprobs && head_.chat) {
     Json content = Json::array();
-    content.push_back(chat_logprobs(*head_.tokenizer, delta.token));
+    content.push_back(token_logprobs(*head_.tokenizer, delta.token));
     logprobs = {{"content", std::move(content)}, {"refusal", nullptr}};
   } else if (head_.logprobs) {
     const auto list_of = [](Json element) { return Json::array({std::move(element)}); };
@@ -248,7 +162,7 @@ std::string StreamWriter::token(std::size_t choice, const TokenDelta& delta) {
                 {"top_logprobs", list_of(completion_top_logprobs(*head_.tokenizer, delta.token))}};
   }
   text.characters += count_characters(shown.content);
-  return sse_event(dump(chunk(
+  return sse_event(dump_answer(chunk(
       head_, Json::array({chunk_choice(head_, choice, shown, std::move(logprobs), nullptr)}))));
 }
 
@@ -262,7 +176,7 @@ std::string StreamWriter::finish(std::size_t choice, const Finish& finish) {
   std::string events;
   const auto event_of = [&](Json shown) { return chunk(head_, Json::array({std::move(shown)})); };
   if (const AnswerDelta rest = choices_[choice].finish(finish.text); !rest.empty()) {
-    events += sse_event(dump(event_of(chunk_choice(head_, choice, rest, nullptr, nullptr))));
+    events += sse_event(dump_answer(event_of(chunk_choice(head_, choice, rest, nullptr, nullptr))));
   }
   Json last =
       chunk_choice(head_, choice, {}, nullptr, finish_reason(finish, choices_[choice].has_calls()));
@@ -271,16 +185,16 @@ std::string StreamWriter::finish(std::size_t choice, const Finish& finish) {
   Json event = event_of(std::move(last));
   if (ended_) {
     if (head_.include_usage) {
-      events += sse_event(dump(event));
+      events += sse_event(dump_answer(event));
       event = chunk(head_, Json::array());
       event["usage"] = usage(total_.usage);
     }
-    event["mobius"] = extension(head_, total_);
+    event["mobius"] = answer_extension(head_, total_);
     if (alone && !finish.stop_sequence.empty()) {
       event["mobius"]["stop_sequence"] = finish.stop_sequence;
     }
   }
-  events += sse_event(dump(event));
+  events += sse_event(dump_answer(event));
   if (ended_) events += kSseDone;
   return events;
 }
@@ -311,13 +225,13 @@ void AnswerWriter::Gathered::add(AnswerDelta delta) {
 void AnswerWriter::token(std::size_t index, const TokenDelta& delta) {
   Gathered& choice = choices_[index];
   if (head_.logprobs && head_.chat) {
-    append_element(choice.content, dump(chat_logprobs(*head_.tokenizer, delta.token)));
+    append_element(choice.content, dump_answer(token_logprobs(*head_.tokenizer, delta.token)));
   } else if (head_.logprobs) {
     append_element(choice.text_offset, std::to_string(choice.state.characters));
-    append_element(choice.token_logprobs, dump(delta.token.logprob));
-    append_element(choice.tokens, dump(head_.tokenizer->bytes(delta.token.token)));
+    append_element(choice.token_logprobs, dump_answer(delta.token.logprob));
+    append_element(choice.tokens, dump_answer(head_.tokenizer->bytes(delta.token.token)));
     append_element(choice.top_logprobs,
-                   dump(completion_top_logprobs(*head_.tokenizer, delta.token)));
+                   dump_answer(completion_top_logprobs(*head_.tokenizer, delta.token)));
   }
   choice.add(choice.state.push(delta.token.token, delta.text));
 }
@@ -342,7 +256,7 @@ void AnswerWriter::finish(std::size_t index, const Finish& finish) {
   json["finish_reason"] = finish_reason(finish, choice.state.has_calls());
   if (choices_.size() > 1) json["mobius"] = choice_extension(head_, index, finish);
   stop_sequence_ = finish.stop_sequence;
-  choice.choice = dump(json);
+  choice.choice = dump_answer(json);
   append_member(choice.choice, "logprobs", logprobs(choice));
 }
 
@@ -355,17 +269,17 @@ std::string AnswerWriter::logprobs(const Gathered& choice) const {
 }
 
 std::string AnswerWriter::text() const {
-  std::string answer = dump({{"id", head_.id},
-                             {"object", head_.chat ? "chat.completion" : "text_completion"},
-                             {"created", head_.created},
-                             {"model", head_.model}});
+  std::string answer = dump_answer({{"id", head_.id},
+                                    {"object", head_.chat ? "chat.completion" : "text_completion"},
+                                    {"created", head_.created},
+                                    {"model", head_.model}});
   std::string choices;
   for (const Gathered& choice : choices_) append_element(choices, choice.choice);
   append_member(answer, "choices", '[' + choices + ']');
-  append_member(answer, "usage", dump(usage(total_.usage)));
-  Json mobius = extension(head_, total_);
+  append_member(answer, "usage", dump_answer(usage(total_.usage)));
+  Json mobius = answer_extension(head_, total_);
   if (choices_.size() == 1 && !stop_sequence_.empty()) mobius["stop_sequence"] = stop_sequence_;
-  append_member(answer, "mobius", dump(mobius));
+  append_member(answer, "mobius", dump_answer(mobius));
   return answer;
 }
 

@@ -70,7 +70,7 @@ StatusOr<TokenizeRequest> read_tokenize(const Json& root) {
 StatusOr<Tokens> tokens_of(const GenerationService& service, const TokenizeRequest& request) {
   if (const auto* chat = std::get_if<ChatInput>(&request.prompt)) {
     StatusOr<Tokens> tokens = service.prompt_of(*chat);
-    if (!tokens.ok()) return with_names(tokens.status(), {.chat = true});
+    if (!tokens.ok()) return with_names(tokens.status(), {.endpoint = OpenAiEndpoint::chat});
     return tokens;
   }
   Tokens tokens;

@@ -268,9 +268,9 @@ bool ToolCallParser::is_tool(std::string_view name) const {
 }
 
 std::string tool_call_id(std::string_view answer_id, std::size_t choice, std::size_t index) {
-  // "chatcmpl-<id>": what is behind the dash is the answer's own.
-  const std::size_t dash = answer_id.rfind('-');
-  if (dash != std::string_view::npos) answer_id.remove_prefix(dash + 1);
+  // "chatcmpl-<id>", "resp_<id>": what is behind the prefix is the answer's own.
+  const std::size_t end = answer_id.find_last_of("-_");
+  if (end != std::string_view::npos) answer_id.remove_prefix(end + 1);
   return "call_" + std::string(answer_id) + '_' + std::to_string(choice) + '_' +
          std::to_string(index);
 }

@@ -6,6 +6,7 @@ from openapi import fields, needs_description
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+RESPONSES = "/v1/responses"
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
@@ -89,13 +90,52 @@ OF_COMPLETIONS = {
     "suffix": Refused("the end", neutral=[""]),
 }
 
+FUNCTION = {"type": "function", "name": "f", "parameters": SCHEMA}
+
+OF_RESPONSES = {
+    "model": Used("tiny"),
+    "include": Used(["message.output_text.logprobs"]),
+    "input": Used([{"role": "user", "content": "Hi"}]),
+    "instructions": Used("Be brief."),
+    "max_output_tokens": Used(3),
+    "metadata": Used({"a": "b"}),
+    "parallel_tool_calls": Used(False, tools=[FUNCTION]),
+    "stream": Used(False),
+    "stream_options": Used({"include_obfuscation": False}, stream=True),
+    "temperature": Used(0.5),
+    "text": Used({"format": {"type": "json_object"}, "verbosity": "medium"}),
+    "tool_choice": Used("required", tools=[FUNCTION]),
+    "tools": Used([FUNCTION]),
+    "top_logprobs": Used(2),
+    "top_p": Used(0.5),
+    "user": Used("somebody"),
+    "max_tool_calls": Ignored(1),
+    "prompt_cache_key": Ignored("key"),
+    "prompt_cache_options": Ignored({"ttl": "30m"}),
+    "prompt_cache_retention": Ignored("in_memory", "24h"),
+    "safety_identifier": Ignored("somebody"),
+    "service_tier": Ignored("auto", "flex"),
+    "store": Ignored(False, True),
+    "background": Refused(True, neutral=[False]),
+    "context_management": Refused([{"type": "compaction"}]),
+    "conversation": Refused("conv_1", {"id": "conv_1"}),
+    "moderation": Refused({"model": "omni-moderation-latest"}),
+    "previous_response_id": Refused("resp_1"),
+    "prompt": Refused({"id": "p"}),
+    "reasoning": Refused({"effort": "low"}, neutral=[{"effort": "none"}]),
+    "truncation": Refused("auto", neutral=["disabled"]),
+}
+
 ENDPOINTS = [
     (CHAT, "CreateChatCompletionRequest", OF_CHAT),
     (COMPLETIONS, "CreateCompletionRequest", OF_COMPLETIONS),
+    (RESPONSES, "CreateResponse", OF_RESPONSES),
 ]
 
 
 def body_for(path):
+    if path == RESPONSES:
+        return {"max_output_tokens": 4, "seed": 3, "input": "Hello"}
     body = {"max_tokens": 4, "seed": 3}
     if path == CHAT:
         return {**body, "messages": [{"role": "user", "content": "Hello"}]}
@@ -114,6 +154,8 @@ def cases(kind):
 def answer_of(server, path, body):
     status, answer = server.post(path, body)
     assert status == 200, answer
+    if path == RESPONSES:
+        return [{**item, "id": None} for item in answer["output"]]
     return [{**choice, "mobius": None} for choice in answer["choices"]]
 
 
@@ -127,7 +169,8 @@ def test_every_field_has_an_outcome(path, schema, outcomes):
 def test_used(server, path, field, outcome):
     body = {**body_for(path), **outcome.body, field: outcome.value}
     if body.get("stream"):
-        assert server.stream(path, body)
+        with server.open_stream(path, body) as response:
+            assert response.status == 200 and response.read()
     else:
         assert answer_of(server, path, body)
     # A value of a type that no field has is refused by the field's name.

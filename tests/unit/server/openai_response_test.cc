@@ -27,6 +27,7 @@ AnswerHead make_head(bool chat, bool logprobs = false, bool include_usage = fals
           .echo = {},
           .tool_names = {},
           .parallel_tool_calls = true,
+          .response_members = {},
           .tokenizer = tokenizer.get()};
 }
 

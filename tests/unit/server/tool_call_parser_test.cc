@@ -205,6 +205,7 @@ TEST(ToolCallParser, TextGoesOutAtOnce) {
 TEST(ToolCallParser, IdsNameAnswerChoiceAndCall) {
   EXPECT_EQ(tool_call_id("chatcmpl-12ab", 0, 0), "call_12ab_0_0");
   EXPECT_EQ(tool_call_id("chatcmpl-12ab", 1, 2), "call_12ab_1_2");
+  EXPECT_EQ(tool_call_id("resp_12ab", 0, 0), "call_12ab_0_0");
 }
 
 TEST(PythonCall, Arguments) {

@@ -1,0 +1,46 @@
+#include "server/http/answer_json.h"
+
+#include <utility>
+
+namespace mobius {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json chat_logprob(const Tokenizer& tokenizer, std::int32_t token, float logprob) {
+  const std::string_view bytes = tokenizer.bytes(token);
+  Json numbers = Json::array();
+  for (const char c : bytes) numbers.push_back(static_cast<unsigned char>(c));
+  return {{"token", bytes}, {"logprob", logprob}, {"bytes", std::move(numbers)}};
+}
+
+Json block_reads(const BlockReads& reads) {
+  return {{"read", reads.read}, {"total", reads.total}};
+}
+
+}  // namespace
+
+std::string dump_answer(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+Json token_logprobs(const Tokenizer& tokenizer, const SampledToken& sampled) {
+  Json entry = chat_logprob(tokenizer, sampled.token, sampled.logprob);
+  Json top = Json::array();
+  for (const TokenLogprob& other : sampled.top) {
+    top.push_back(chat_logprob(tokenizer, other.token, other.logprob));
+  }
+  entry["top_logprobs"] = std::move(top);
+  return entry;
+}
+
+Json answer_extension(const AnswerHead& head, const AnswerTotal& total) {
+  return {{"seed", head.seeds.front()},
+          {"queued_ms", milliseconds(total.timing.queued)},
+          {"ttft_ms", milliseconds(total.timing.first_token)},
+          {"total_ms", milliseconds(total.timing.total)},
+          {"prefill_blocks", block_reads(total.prefill_reads)},
+          {"decode_blocks", block_reads(total.decode_reads)}};
+}
+
+}  // namespace mobius

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "server/http/answer.h"
+
+namespace mobius {
+
+// Parts of answers as JSON.
+
+/// A token's bytes need not be valid UTF-8; where they are shown as text, U+FFFD stands in.
+std::string dump_answer(const nlohmann::ordered_json& value);
+
+/// An element of `logprobs.content`.
+nlohmann::ordered_json token_logprobs(const Tokenizer& tokenizer, const SampledToken& sampled);
+
+/// The extension object of a finished answer.
+nlohmann::ordered_json answer_extension(const AnswerHead& head, const AnswerTotal& total);
+
+}  // namespace mobius
