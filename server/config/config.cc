@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -139,6 +140,24 @@ void check_address(const ServerConfig& config, std::string_view key, const std::
   }
 }
 
+/// "https://chat.example.org:8443", as browsers write it, or "*" alone.
+void check_origins(const std::string& text, std::vector<std::string>& errors) {
+  const std::vector<std::string> origins = split_list(text);
+  if (origins == std::vector<std::string>{"*"}) return;
+  for (const std::string& origin : origins) {
+    const std::size_t scheme = origin.find("://");
+    const bool valid = scheme != std::string::npos && scheme > 0 && scheme + 3 < origin.size() &&
+                       origin.find_first_of("/*?# ", scheme + 3) == std::string::npos &&
+                       std::all_of(origin.begin(), origin.end(), [](char c) {
+                         return c > 0x20 && c < 0x7F && !(c >= 'A' && c <= 'Z');
+                       });
+    if (valid) continue;
+    errors.push_back("http.cors_origins: \"" + brief_text(origin) +
+                     "\" must be an origin in lower case, such as https://chat.example.org, "
+                     "without a path, or * alone");
+  }
+}
+
 void check_policy(const ServerConfig& config, std::string_view key,
                   const ServerConfig::Policy& policy, std::vector<std::string>& errors) {
   // In any mode: a request may ask for MoBA and leave the block to us.
@@ -222,6 +241,7 @@ std::vector<std::string> check_config(const ServerConfig& config) {
   check_address(config, "http.address", config.http.address, errors);
   check_address(config, "grpc.address", config.grpc.address, errors);
   check_tls(config.tls, errors);
+  check_origins(config.http.cors_origins, errors);
   if (config.http.port != 0 && config.http.port == config.grpc.port) {
     errors.push_back("grpc.port: is " + std::to_string(config.grpc.port) +
                      "; must differ from http.port");
@@ -234,6 +254,19 @@ std::vector<std::string> check_config(const ServerConfig& config) {
   check_fits("grpc.max_memory_bytes", config.grpc.max_memory_bytes, "grpc.max_message_bytes",
              message, errors);
   return errors;
+}
+
+std::vector<std::string> split_list(std::string_view text) {
+  std::vector<std::string> parts;
+  while (!text.empty()) {
+    const std::size_t comma = std::min(text.find(','), text.size());
+    std::string_view part = text.substr(0, comma);
+    text.remove_prefix(std::min(comma + 1, text.size()));
+    part.remove_prefix(std::min(part.find_first_not_of(' '), part.size()));
+    part.remove_suffix(part.size() - (part.find_last_not_of(' ') + 1));
+    parts.emplace_back(part);
+  }
+  return parts;
 }
 
 std::string authority(const std::string& address, std::int64_t port) {

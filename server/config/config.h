@@ -60,6 +60,7 @@ struct ServerConfig {
     std::int64_t write_timeout_seconds = 60;
     std::int64_t idle_timeout_seconds = 75;
     std::int64_t keepalive_comment_seconds = 10;
+    std::string cors_origins;
   } http;
 
   struct Grpc {
@@ -125,6 +126,9 @@ std::vector<std::string> apply_overrides(ServerConfig& config,
 
 /// What no single key can tell: required keys, values that contradict each other.
 std::vector<std::string> check_config(const ServerConfig& config);
+
+/// The parts of a list that is separated by commas, without spaces around them; none of "".
+std::vector<std::string> split_list(std::string_view text);
 
 /// "127.0.0.1:8000", "[::1]:8000"
 std::string authority(const std::string& address, std::int64_t port);

@@ -109,6 +109,9 @@ const auto kSchema = std::to_array<ConfigKey>({
                "Between the requests of a connection."),
     MOBIUS_INT(http.keepalive_comment_seconds, 1, 86400, "seconds",
                "Longest silence of an SSE stream before a comment line is sent."),
+    MOBIUS_TEXT(http.cors_origins, "",
+                "Origins whose pages may use the server from a browser, separated by commas "
+                "(https://chat.example.org), or * for all. Empty: only our own page may."),
 
     MOBIUS_TEXT(grpc.address, "", "Address to listen on."),
     MOBIUS_INT(grpc.port, 0, 65535, "", "Port; 0: any free one, printed at start."),

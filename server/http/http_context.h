@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "server/generation_service.h"
+#include "server/http/http_cors.h"
 #include "server/http/http_server.h"
 #include "server/worker_pool.h"
 
@@ -20,6 +21,7 @@ struct HttpContext {
               WorkerPool& token_pool)
       : options(chosen.http),
         metrics_need_key(chosen.metrics_need_key),
+        cors(chosen.http.cors_origins),
         keys(chosen.keys),
         certificates(chosen.certificates),
         service(generation),
@@ -28,6 +30,7 @@ struct HttpContext {
 
   const ServerConfig::Http options;
   const bool metrics_need_key;
+  const CorsPolicy cors;
   const KeyStore& keys;
   const Certificates& certificates;
   GenerationService& service;

@@ -83,6 +83,12 @@ bool is_post(Endpoint endpoint) {
   return endpoint >= Endpoint::chat && endpoint != Endpoint::none;
 }
 
+/// A browser's question whether a page of another origin may send a request.
+bool is_preflight(const http::request_header<>& header) {
+  return header.method() == http::verb::options &&
+         !header[http::field::access_control_request_method].empty();
+}
+
 bool is_json(std::string_view content_type) {
   const std::string_view type = content_type.substr(0, content_type.find_first_of("; \t"));
   return type.empty() || boost::beast::iequals(type, "application/json");
@@ -94,6 +100,13 @@ bool is_json(std::string_view content_type) {
 Status HttpSession::admit(const http::request_header<>& header) {
   const std::string_view target = header.target();
   const Endpoint endpoint = endpoint_of(target.substr(0, target.find('?')));
+  const std::string_view origin = header[http::field::origin];
+  // Browsers ask without a key.
+  if (is_preflight(header) && context_->cors.allows(origin)) return {};
+  if (header.method() == http::verb::post) {
+    Status status = context_->cors.check_origin(origin, header[http::field::host]);
+    if (!status.ok()) return status;
+  }
   if (is_open(endpoint, context_->metrics_need_key)) return {};
   auto account = context_->keys.account_of(header[http::field::authorization]);
   if (!account.ok()) return account.status();
@@ -118,6 +131,12 @@ HttpSession::Awaitable<void> HttpSession::route() {
     co_return;
   }
 
+  if (is_preflight(request_) && context_->cors.allows(request_[http::field::origin])) {
+    co_await respond(
+        200, {},
+        CorsPolicy::preflight_headers(request_[http::field::access_control_request_headers]));
+    co_return;
+  }
   const bool takes_post = is_post(endpoint);
   const http::verb method = request_.method();
   const bool allowed = takes_post ? method == http::verb::post

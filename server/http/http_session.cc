@@ -241,6 +241,7 @@ HttpSession::Awaitable<bool> HttpSession::read_request() {
   busy_.emplace(context_->requests);
   const auto& header = parser.get();
   set_request_id(header[kRequestId]);
+  common_headers_ += context_->cors.headers(header[http::field::origin]);
   if (Status status = admit(header); !status.ok()) {
     // Before its body: who may not ask need not send it, and a refusal needs no memory for it.
     request_.method(header.method());

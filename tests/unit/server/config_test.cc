@@ -14,6 +14,7 @@
 namespace mobius {
 namespace {
 
+using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -223,6 +224,32 @@ TEST(Config, ChecksWhatNoSingleKeyCanTell) {
 
   config.grpc.port = config.http.port;
   EXPECT_THAT(check_config(config), ElementsAre("grpc.port: is 8000; must differ from http.port"));
+}
+
+TEST(Config, ChecksOriginsAndTls) {
+  ServerConfig config;
+  config.model.path = "m";
+  for (const char* good : {"", "*", "https://a.example", "http://localhost:3000, app://x"}) {
+    config.http.cors_origins = good;
+    EXPECT_THAT(check_config(config), IsEmpty()) << good;
+  }
+  for (const char* bad : {"a.example", "https://", "https://a.example/", "https://A.example",
+                          "https://*.example", "*, https://a.example", ",", "https://a b"}) {
+    config.http.cors_origins = bad;
+    EXPECT_THAT(check_config(config), Contains(HasSubstr("must be an origin"))) << bad;
+  }
+  config.http.cors_origins = "";
+
+  config.tls.certificate = "c";
+  EXPECT_THAT(check_config(config), ElementsAre("tls.key: is not set; tls.certificate needs it"));
+  config.tls = {};
+  config.tls.client_ca = "a";
+  EXPECT_THAT(check_config(config),
+              ElementsAre("tls.certificate: is not set; tls.client_ca needs it"));
+  config.tls.certificate = "c";
+  config.tls.key = "k";
+  config.http.address = "0.0.0.0";
+  EXPECT_THAT(check_config(config), IsEmpty()) << "clients are known by their certificates";
 }
 
 TEST(Config, MissingFileIsOneLine) {
