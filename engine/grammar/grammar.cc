@@ -162,8 +162,10 @@ void GrammarMatcher::compute_mask(std::span<std::uint32_t> mask) {
     for (std::size_t word = 0; word < local.mask.size(); ++word) mask[word] |= local.mask[word];
     set_tokens(mask, local.tokens);
     if (local.ends.empty()) continue;
-    expensive = expensive || local.ends.size() > 32;
     const StackSets::Node rest = sets_.resume(entry.below);
+    // Tokens that end with the rule are among the state's own.
+    if (sets_.must_end(rest)) continue;
+    expensive = expensive || local.ends.size() > 32;
     for (const std::int32_t node : local.ends) {
       trie.walk(
           node, sets_, rest,

@@ -158,6 +158,29 @@ void add_digits(Automaton& a, GrammarState from, int least, int most, GrammarSta
   }
 }
 
+namespace {
+
+GrammarRule add_text(Automaton& a) {
+  const GrammarRule rule = a.add_rule();
+  const GrammarState start = a.add_state(true);
+  a.set_start(rule, start);
+  a.byte(start, ' ', ' ', start);
+  a.byte(start, '\t', '\n', start);
+  a.byte(start, '\r', '\r', start);
+  const GrammarState rest = a.add_state(true);
+  a.byte(start, 0x00, 0x08, rest);
+  a.byte(start, 0x0B, 0x0C, rest);
+  a.byte(start, 0x0E, 0x1F, rest);
+  a.byte(start, '!', '{' - 1, rest);
+  a.byte(start, '{' + 1, 0x7F, rest);
+  add_multi_byte(a, start, rest);
+  a.byte(rest, 0x00, 0x7F, rest);
+  add_multi_byte(a, rest, rest);
+  return rule;
+}
+
+}  // namespace
+
 JsonRules add_json_rules(Automaton& a) {
   JsonRules rules;
   rules.space = add_space(a);
@@ -221,6 +244,8 @@ JsonRules add_json_rules(Automaton& a) {
   a.call(a.text(after, ","), rules.space, item);
   a.call(after, rules.space, close);
   a.byte(close, ']', ']', end);
+
+  rules.text = add_text(a);
   return rules;
 }
 

@@ -30,6 +30,7 @@ struct JsonRules {
   GrammarRule value = 0;
   GrammarRule object = 0;
   GrammarRule array = 0;
+  GrammarRule text = 0;  ///< valid UTF-8 that does not begin, white space left out, with '{'
 };
 
 /// Adds them to an automaton that is empty.

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <random>
 #include <set>
 
 #include "server/tools/python_call.h"
@@ -181,6 +182,54 @@ TEST(ToolCallParser, BehindThePythonTag) {
   check(tag + "f.call()" + tag + "f.call()", "", {{"f", "{}"}}, /*several=*/false);
   check(R"({"name": "f", "parameters": {"a)" + tag + R"({"name": "g_2"})", "",
         {{"f", R"({"a)"}, {"g_2", "{}"}});
+}
+
+TEST(ToolCallParser, NothingDependsOnTheCutAndNoTextIsLost) {
+  const std::vector<std::string> pieces = {"{",
+                                           "}",
+                                           "\"",
+                                           "name",
+                                           "\"name\"",
+                                           "\"f\"",
+                                           ":",
+                                           ",",
+                                           ";",
+                                           " ",
+                                           "\n",
+                                           "\\",
+                                           "[",
+                                           "]",
+                                           "1",
+                                           "null",
+                                           "\"parameters\"",
+                                           "{\"a\": 1}",
+                                           "\"function\": {",
+                                           "f.call(",
+                                           ")",
+                                           "a=1",
+                                           "\xC3\xA9",
+                                           std::string(kTag),
+                                           R"({"name": "f", "parameters": {"x": [1, "}"]}})"};
+  std::mt19937 random(7);
+  for (int round = 0; round < 20'000; ++round) {
+    std::string text = round % 3 == 0 ? R"({"name": "f", )" : "";
+    for (std::size_t left = random() % 12; left > 0; --left) {
+      text += pieces[random() % pieces.size()];
+    }
+    const bool several = round % 2 == 0;
+    const Answer whole = parse(text, 1000, several);
+    for (const std::size_t step : {1, 2, 5}) {
+      const Answer cut = parse(text, step, several);
+      ASSERT_EQ(cut.content, whole.content) << text;
+      ASSERT_EQ(cut.calls, whole.calls) << text;
+    }
+    if (!whole.calls.empty()) continue;
+    std::string shown = text;
+    for (std::size_t at = 0; (at = shown.find(kTag)) != std::string::npos;) {
+      shown.erase(at, kTag.size());
+    }
+    ASSERT_EQ(whole.content, shown) << text;
+  }
 }
 
 TEST(ToolCallParser, ArgumentsGoOutAsTheyCome) {
