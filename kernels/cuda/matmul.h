@@ -15,6 +15,13 @@
 
 namespace mobius {
 
+/// What computes products of up to 16 rows: cuBLASLt, or the kernel of matvec.h wherever it takes
+/// the shape and has the library's bits.
+enum class ProductKernels : std::uint8_t { library, own };
+
+/// MOBIUS_CUDA_PRODUCTS: "library" (as without it) or "own". Throws std::runtime_error on others.
+ProductKernels chosen_product_kernels();
+
 /// out[R, N] = in[R, K] * weight[N, K]^T with cuBLASLt: bf16 in, f32 accumulation, f32 or bf16 out.
 ///
 /// A row must not change its bits with the number of rows beside it (backend.h, "Determinism"), but
@@ -24,10 +31,12 @@ namespace mobius {
 /// fastest algorithm whose result has the same bits. Timing decides between equal bits alone, so
 /// that results do not differ from start to start. Where the library offers none with the same bits
 /// for some number of rows, that of the chosen order runs there as well, and `report` shows 0
-/// equal.
+/// equal. Our own kernel for few rows passes the same test before it may run, so it changes no
+/// result; where its bits are equal it is taken without a race, because what it gains is the time
+/// between kernels too.
 class CudaMatmul {
  public:
-  explicit CudaMatmul(const CudaStream& stream);
+  explicit CudaMatmul(const CudaStream& stream, ProductKernels kernels = chosen_product_kernels());
   ~CudaMatmul();
   CudaMatmul(const CudaMatmul&) = delete;
   CudaMatmul& operator=(const CudaMatmul&) = delete;
@@ -56,6 +65,7 @@ class CudaMatmul {
     cublasLtMatmulAlgo_t algorithm;
     std::size_t workspace = 0;
     std::string name;
+    bool own = false;  ///< matvec.h instead of the library's algorithm
   };
   struct Rung {
     std::int64_t rows = 0;  ///< the most that it serves
@@ -78,6 +88,7 @@ class CudaMatmul {
               bool accumulate);
 
   const CudaStream& stream_;
+  ProductKernels kernels_;
   cublasLtHandle_t handle_ = nullptr;
   std::shared_ptr<void> workspace_;
   std::map<std::pair<std::int64_t, std::int64_t>, std::vector<const void*>> weights_;

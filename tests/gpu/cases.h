@@ -77,6 +77,7 @@ std::string text(double value);
 // Groups of cases.
 void run_ops_cases(const Options& options, Report& report);
 void run_matmul_cases(const Options& options, Report& report);
+void run_matvec_cases(const Options& options, Report& report);
 void run_attention_cases(const Options& options, Report& report);
 void run_backend_cases(const Options& options, Report& report);
 void run_sampling_cases(const Options& options, Report& report);

@@ -84,6 +84,7 @@ int run(int argc, char** argv) {
   group("backend", run_backend_cases);
   group("attention", run_attention_cases);
   group("matmul", run_matmul_cases);
+  group("matvec", run_matvec_cases);
   std::printf("%s\n", report.passed() ? "All passed." : "FAILED.");
   if (!json.empty()) write_json(json, commit, date, report);
   return report.passed() ? 0 : 1;

@@ -69,8 +69,8 @@ void accuracy_case(CudaStream& stream, CudaMatmul& matmul, const Shape& shape, s
 
 /// A row has the same bits with any number of rows beside it.
 void invariance_case(CudaStream& stream, const Shape& shape, std::int64_t max_rows,
-                     std::mt19937_64& random, Report& report) {
-  CudaMatmul matmul(stream);
+                     ProductKernels kernels, std::mt19937_64& random, Report& report) {
+  CudaMatmul matmul(stream, kernels);
   const DeviceMatrix weight(DType::bf16, shape.n, shape.k);
   const DeviceMatrix in(DType::bf16, max_rows, shape.k);
   launch_random(weight.tensor(), stream.get());
@@ -93,7 +93,8 @@ void invariance_case(CudaStream& stream, const Shape& shape, std::int64_t max_ro
     const auto bytes = static_cast<std::size_t>(rows * shape.n) * sizeof(float);
     if (std::memcmp(got.data(), want.data(), bytes) != 0) differing += std::to_string(rows) + " ";
   }
-  report.add({"invariance", sizes(max_rows, shape),
+  report.add({"invariance",
+              sizes(max_rows, shape) + (kernels == ProductKernels::own ? ", few by our own" : ""),
               differing.empty() ? "rows bit-equal in " + std::to_string(tried) + " products"
                                 : "bits differ with rows: " + differing,
               differing.empty()});
@@ -121,7 +122,9 @@ void run_matmul_cases(const Options& options, Report& report) {
   // Llama 3.1 8B: qkv, output, gate and up, down, head.
   for (const Shape& shape : {Shape{6144, 4096}, Shape{4096, 4096}, Shape{28672, 4096},
                              Shape{4096, 14336}, Shape{128256, 4096}}) {
-    invariance_case(stream, shape, shape.n > 100000 ? 64 : 1024, random, report);
+    invariance_case(stream, shape, shape.n > 100000 ? 64 : 1024, ProductKernels::library, random,
+                    report);
+    invariance_case(stream, shape, 64, ProductKernels::own, random, report);
   }
 }
 
