@@ -207,6 +207,9 @@ int serve(const ServerConfig& config) {
             << (config.tls.certificate.empty() ? "http://" : "https://") << http_at << "\ngRPC  "
             << grpc_at << std::endl;
   log_event(LogLevel::info, "listening", {{"http", http_at}, {"grpc", grpc_at}});
+  for (const std::string& warning : config_warnings(config)) {
+    log_event(LogLevel::warn, "open_to_others", {{"text", warning}});
+  }
 
   const int signal = wait_for_shutdown_signal([&] { watch.force(); });
   log_event(LogLevel::info, "draining",

@@ -256,6 +256,21 @@ std::vector<std::string> check_config(const ServerConfig& config) {
   return errors;
 }
 
+std::vector<std::string> config_warnings(const ServerConfig& config) {
+  if (is_loopback(config.http.address) && is_loopback(config.grpc.address)) return {};
+  std::vector<std::string> warnings;
+  if (!knows_clients(config)) {
+    warnings.emplace_back(
+        "other machines can connect, and need no key: who reaches the ports may use all of it "
+        "(security.key_file)");
+  }
+  if (config.tls.certificate.empty()) {
+    warnings.emplace_back(
+        "other machines can connect, and nothing is encrypted, keys included (tls.certificate)");
+  }
+  return warnings;
+}
+
 std::vector<std::string> split_list(std::string_view text) {
   std::vector<std::string> parts;
   while (!text.empty()) {

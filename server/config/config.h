@@ -127,6 +127,10 @@ std::vector<std::string> apply_overrides(ServerConfig& config,
 /// What no single key can tell: required keys, values that contradict each other.
 std::vector<std::string> check_config(const ServerConfig& config);
 
+/// What an operator should know of a valid configuration that lets other machines in; one line
+/// each.
+std::vector<std::string> config_warnings(const ServerConfig& config);
+
 /// The parts of a list that is separated by commas, without spaces around them; none of "".
 std::vector<std::string> split_list(std::string_view text);
 

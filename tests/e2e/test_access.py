@@ -190,6 +190,9 @@ def test_a_broken_file_locks_nobody_out(guarded, key_file):
 def test_the_server_listens_anywhere_with_a_key(start_server, key_file):
     server = start_server(http__address="0.0.0.0", security__key_file=key_file)
     server.http_address = ("127.0.0.1", server.http_address[1])
+    # It says that keys would be read on the way; with a key it says no more than that.
+    assert "encrypted" in server.wait_for_log("open_to_others")["text"]
+    assert len(server.log_lines("open_to_others")) == 1
     assert server.post(COMPLETIONS, PROMPT)[0] == 401
     assert server.post(COMPLETIONS, PROMPT, bearer(ALICE))[0] == 200
 

@@ -252,6 +252,20 @@ TEST(Config, ChecksOriginsAndTls) {
   EXPECT_THAT(check_config(config), IsEmpty()) << "clients are known by their certificates";
 }
 
+TEST(Config, WarnsOfWhatOthersCanReach) {
+  ServerConfig config;
+  EXPECT_THAT(config_warnings(config), IsEmpty());
+  config.grpc.address = "0.0.0.0";
+  EXPECT_THAT(config_warnings(config),
+              ElementsAre(HasSubstr("need no key"), HasSubstr("nothing is encrypted")));
+  config.security.key_file = "k";
+  EXPECT_THAT(config_warnings(config), ElementsAre(HasSubstr("nothing is encrypted")));
+  config.tls.certificate = "c";
+  EXPECT_THAT(config_warnings(config), IsEmpty());
+  config.security = {};
+  EXPECT_THAT(config_warnings(config), ElementsAre(HasSubstr("need no key")));
+}
+
 TEST(Config, MissingFileIsOneLine) {
   ServerConfig config;
   EXPECT_THAT(load_config_file(config, "/nonexistent/c.json"),
