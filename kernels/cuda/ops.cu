@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 
+#include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/ops.h"
 
@@ -51,6 +52,7 @@ __global__ void convert_kernel(To* to, const From* from, std::int64_t count) {
 template <class T>
 __global__ void embed_kernel(float* out, const T* table, const std::int32_t* tokens,
                              std::int64_t cols) {
+  hopper::join_chain();
   const T* in = table + tokens[blockIdx.x] * cols;
   float* row = out + blockIdx.x * cols;
   for (std::int64_t i = threadIdx.x; i < cols; i += blockDim.x) row[i] = load(in + i);
@@ -70,29 +72,55 @@ __device__ float block_sum(float value) {
   return sum;
 }
 
+__device__ float4 load4(const float* p) {
+  return *reinterpret_cast<const float4*>(p);
+}
+__device__ float4 load4(const __nv_bfloat16* p) {
+  return make_float4(load(p), load(p + 1), load(p + 2), load(p + 3));
+}
+
+/// Columns of a row that a block keeps in registers, four by four.
+constexpr int kHeld = 8;
+constexpr std::int64_t kMostHeldColumns = std::int64_t{4} * kHeld * kThreads;
+
+/// One block a row. Up to 8,192 columns are read once; the weight is on its way before the kernel
+/// before has finished.
 template <class Out, class W>
-__global__ void rms_norm_kernel(Out* out, const float* in, const W* weight, std::int64_t cols,
-                                float eps) {
+__global__ void __launch_bounds__(kThreads)
+    rms_norm_kernel(Out* out, const float* in, const W* weight, std::int64_t cols, float eps) {
   const float* row = in + blockIdx.x * cols;
   Out* to = out + blockIdx.x * cols;
   float squares = 0;
-  if (cols % 4 == 0) {
-    for (std::int64_t i = threadIdx.x; i < cols / 4; i += kThreads) {
-      const float4 x = reinterpret_cast<const float4*>(row)[i];
-      squares += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
+  if (cols % 4 == 0 && cols <= kMostHeldColumns) {
+    float4 x[kHeld];
+    float4 w[kHeld];
+#pragma unroll
+    for (int j = 0; j < kHeld; ++j) {
+      const std::int64_t i = threadIdx.x + j * kThreads;
+      if (i < cols / 4) w[j] = load4(weight + 4 * i);
+    }
+    hopper::join_chain();
+#pragma unroll
+    for (int j = 0; j < kHeld; ++j) {
+      const std::int64_t i = threadIdx.x + j * kThreads;
+      x[j] = make_float4(0, 0, 0, 0);
+      if (i < cols / 4) x[j] = load4(row + 4 * i);
+    }
+#pragma unroll
+    for (int j = 0; j < kHeld; ++j) {
+      squares += x[j].x * x[j].x + x[j].y * x[j].y + x[j].z * x[j].z + x[j].w * x[j].w;
     }
     const float scale = 1.0F / sqrtf(block_sum(squares) / static_cast<float>(cols) + eps);
-    for (std::int64_t i = threadIdx.x; i < cols / 4; i += kThreads) {
-      float4 x = reinterpret_cast<const float4*>(row)[i];
-      const W* w = weight + 4 * i;
-      x.x = x.x * scale * load(w);
-      x.y = x.y * scale * load(w + 1);
-      x.z = x.z * scale * load(w + 2);
-      x.w = x.w * scale * load(w + 3);
-      store4(to + 4 * i, x);
+#pragma unroll
+    for (int j = 0; j < kHeld; ++j) {
+      const std::int64_t i = threadIdx.x + j * kThreads;
+      if (i >= cols / 4) continue;
+      store4(to + 4 * i, make_float4(x[j].x * scale * w[j].x, x[j].y * scale * w[j].y,
+                                     x[j].z * scale * w[j].z, x[j].w * scale * w[j].w));
     }
     return;
   }
+  hopper::join_chain();
   for (std::int64_t i = threadIdx.x; i < cols; i += kThreads) squares += row[i] * row[i];
   const float scale = 1.0F / sqrtf(block_sum(squares) / static_cast<float>(cols) + eps);
   for (std::int64_t i = threadIdx.x; i < cols; i += kThreads) {
@@ -106,6 +134,7 @@ __device__ float silu_mul(float gate, float up) {
 
 template <class Out>
 __global__ void silu_mul_kernel(Out* out, const float* gate_up, std::int64_t cols) {
+  hopper::join_chain();
   const float* gate = gate_up + std::int64_t{blockIdx.x} * 2 * cols;
   const float* up = gate + cols;
   Out* row = out + std::int64_t{blockIdx.x} * cols;
@@ -126,6 +155,7 @@ __global__ void silu_mul_kernel(Out* out, const float* gate_up, std::int64_t col
 template <class T>
 __global__ void gather_rows_kernel(T* out, const T* in, const std::int32_t* rows,
                                    std::int64_t cols) {
+  hopper::join_chain();
   const T* from = in + rows[blockIdx.x] * cols;
   T* to = out + blockIdx.x * cols;
   for (std::int64_t i = threadIdx.x; i < cols; i += blockDim.x) to[i] = from[i];
@@ -156,11 +186,12 @@ void rms_norm_to(Out* out, Tensor in, const void* weight, DType weight_type, flo
   const auto rows = static_cast<unsigned>(in.rows);
   const auto* values = static_cast<const float*>(in.data);
   if (weight_type == DType::f32) {
-    rms_norm_kernel<<<rows, kThreads, 0, stream>>>(out, values, static_cast<const float*>(weight),
-                                                   in.cols, eps);
+    launch_in_chain<rms_norm_kernel<Out, float>>(rows, kThreads, stream, out, values,
+                                                 static_cast<const float*>(weight), in.cols, eps);
   } else {
-    rms_norm_kernel<<<rows, kThreads, 0, stream>>>(
-        out, values, static_cast<const __nv_bfloat16*>(weight), in.cols, eps);
+    launch_in_chain<rms_norm_kernel<Out, __nv_bfloat16>>(rows, kThreads, stream, out, values,
+                                                         static_cast<const __nv_bfloat16*>(weight),
+                                                         in.cols, eps);
   }
 }
 
@@ -185,13 +216,12 @@ void launch_embed(Tensor out, const void* table, DType table_type, const std::in
   auto* values = static_cast<float*>(out.data);
   const auto rows = static_cast<unsigned>(out.rows);
   if (table_type == DType::f32) {
-    embed_kernel<<<rows, kThreads, 0, stream>>>(values, static_cast<const float*>(table), tokens,
-                                                out.cols);
+    launch_in_chain<embed_kernel<float>>(rows, kThreads, stream, values,
+                                         static_cast<const float*>(table), tokens, out.cols);
   } else {
-    embed_kernel<<<rows, kThreads, 0, stream>>>(values, static_cast<const __nv_bfloat16*>(table),
-                                                tokens, out.cols);
+    launch_in_chain<embed_kernel<__nv_bfloat16>>(
+        rows, kThreads, stream, values, static_cast<const __nv_bfloat16*>(table), tokens, out.cols);
   }
-  MOBIUS_CUDA_LAUNCHED();
 }
 
 void launch_rms_norm(Tensor out, Tensor in, const void* weight, DType weight_type, float eps,
@@ -202,7 +232,6 @@ void launch_rms_norm(Tensor out, Tensor in, const void* weight, DType weight_typ
   } else {
     rms_norm_to(static_cast<__nv_bfloat16*>(out.data), in, weight, weight_type, eps, stream);
   }
-  MOBIUS_CUDA_LAUNCHED();
 }
 
 void launch_silu_mul(Tensor out, Tensor gate_up, cudaStream_t stream) {
@@ -212,25 +241,26 @@ void launch_silu_mul(Tensor out, Tensor gate_up, cudaStream_t stream) {
                   static_cast<unsigned>((vectors + kThreads - 1) / kThreads));
   const auto* values = static_cast<const float*>(gate_up.data);
   if (out.dtype == DType::f32) {
-    silu_mul_kernel<<<grid, kThreads, 0, stream>>>(static_cast<float*>(out.data), values, out.cols);
+    launch_in_chain<silu_mul_kernel<float>>(grid, kThreads, stream, static_cast<float*>(out.data),
+                                            values, out.cols);
   } else {
-    silu_mul_kernel<<<grid, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(out.data), values,
-                                                   out.cols);
+    launch_in_chain<silu_mul_kernel<__nv_bfloat16>>(
+        grid, kThreads, stream, static_cast<__nv_bfloat16*>(out.data), values, out.cols);
   }
-  MOBIUS_CUDA_LAUNCHED();
 }
 
 void launch_gather_rows(Tensor out, Tensor in, const std::int32_t* rows, cudaStream_t stream) {
   if (out.rows == 0) return;
   const auto count = static_cast<unsigned>(out.rows);
   if (size_of(in.dtype) == 4) {
-    gather_rows_kernel<<<count, kThreads, 0, stream>>>(
-        static_cast<float*>(out.data), static_cast<const float*>(in.data), rows, in.cols);
+    launch_in_chain<gather_rows_kernel<float>>(count, kThreads, stream,
+                                               static_cast<float*>(out.data),
+                                               static_cast<const float*>(in.data), rows, in.cols);
   } else {
-    gather_rows_kernel<<<count, kThreads, 0, stream>>>(
-        static_cast<__half*>(out.data), static_cast<const __half*>(in.data), rows, in.cols);
+    launch_in_chain<gather_rows_kernel<__half>>(count, kThreads, stream,
+                                                static_cast<__half*>(out.data),
+                                                static_cast<const __half*>(in.data), rows, in.cols);
   }
-  MOBIUS_CUDA_LAUNCHED();
 }
 
 }  // namespace mobius
