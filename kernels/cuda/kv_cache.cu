@@ -3,7 +3,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels/cuda/check.h"
+#include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/kv_cache.h"
 
 namespace mobius {
@@ -61,6 +61,8 @@ struct RopeArguments {
   std::int32_t heads;
   std::int32_t kv_heads;
   std::int32_t head_dim;
+  __nv_bfloat16* centroids;
+  std::int32_t centroid_block;  ///< 0: not this kernel's
 };
 
 /// Cosine and sine of position * frequency. The angle reaches 1e6, where a float knows it to 0.06:
@@ -72,10 +74,23 @@ __device__ void rotation(std::int32_t position, float frequency, float* cosine, 
   sincosf(static_cast<float>(fma(-turns, kTurn, angle)), sine, cosine);
 }
 
+/// One dimension of a block's centroid (moba.md, rule 2): its pages' sums, one after the other.
+/// `table` is that of its `count` pages, `last` the last one's sum.
+__device__ __nv_bfloat16 centroid_of(const float* sums, const std::int32_t* table, int count,
+                                     float last, int kv_heads, int head, int head_dim, int own,
+                                     int block) {
+  float sum = 0;
+  for (int i = 0; i + 1 < count; ++i) {
+    sum += sums[(std::int64_t{table[i]} * kv_heads + head) * head_dim + own];
+  }
+  return __float2bfloat16_rn(__fdiv_rn(sum + last, static_cast<float>(block)));
+}
+
 /// One block rotates one head's vectors in one segment, the rows of a step that share a page. Query
 /// heads come first, then KV heads, which also append to the page.
 __global__ void rope_append_kernel(RopeArguments a) {
   __shared__ __nv_bfloat16 chunk[kChunkRows * kMaxHeadDim];
+  hopper::join_chain();
   const std::int32_t* segment = a.segments + 4 * blockIdx.x;
   const int slice = segment[0];
   const int first_row = segment[1];
@@ -144,14 +159,24 @@ __global__ void rope_append_kernel(RopeArguments a) {
     }
     __syncthreads();
   }
-  if (own < a.head_dim) a.sums[vector * a.head_dim + own] = sum;
+  if (own >= a.head_dim) return;
+  a.sums[vector * a.head_dim + own] = sum;
+  const int end = first_position + rows;
+  if (a.centroid_block == 0 || end % a.centroid_block != 0) return;
+  const std::int32_t* table =
+      a.pages + std::int64_t{slice} * a.max_pages + (end - a.centroid_block) / a.page_tokens;
+  a.centroids[vector * a.head_dim + own] =
+      centroid_of(a.sums, table, a.centroid_block / a.page_tokens, sum, a.kv_heads, kv_head,
+                  a.head_dim, own, a.centroid_block);
 }
 
-/// Stores the centroid of a block whose last token is a segment's last (moba.md, rule 2).
+/// Stores the centroid of a block whose last token is a segment's last, where other segments of the
+/// step may have written the block's earlier pages.
 __global__ void centroid_kernel(__nv_bfloat16* centroids, const float* sums,
                                 const std::int32_t* segments, const std::int32_t* pages,
                                 std::int32_t max_pages, std::int32_t page_tokens,
                                 std::int32_t block, std::int32_t kv_heads, std::int32_t head_dim) {
+  hopper::join_chain();
   const std::int32_t* segment = segments + 4 * blockIdx.x;
   const int end = segment[3] + segment[2];
   if (end % block != 0) return;
@@ -160,12 +185,9 @@ __global__ void centroid_kernel(__nv_bfloat16* centroids, const float* sums,
   const int head = static_cast<int>(blockIdx.y);
   const int own = static_cast<int>(threadIdx.x);
   const int count = block / page_tokens;
-  float sum = 0;
-  for (int i = 0; i < count; ++i) {
-    sum += sums[(std::int64_t{table[i]} * kv_heads + head) * head_dim + own];
-  }
-  centroids[(std::int64_t{table[count - 1]} * kv_heads + head) * head_dim + own] =
-      __float2bfloat16_rn(__fdiv_rn(sum, static_cast<float>(block)));
+  const std::int64_t last = (std::int64_t{table[count - 1]} * kv_heads + head) * head_dim + own;
+  centroids[last] =
+      centroid_of(sums, table, count, sums[last], kv_heads, head, head_dim, own, block);
 }
 
 }  // namespace
@@ -195,6 +217,8 @@ void launch_rope_append(Tensor q_out, Tensor qkv, CudaKvPool& kv, std::int32_t l
   const KvShape& shape = kv.shape();
   if (host.segments == 0) return;
   const auto heads = static_cast<std::int32_t>(q_out.cols / shape.head_dim);
+  // A segment of one row is alone in its block: the pages before it are earlier steps'.
+  const bool alone = shape.centroid_block > 0 && host.single == host.rows;
   const RopeArguments arguments{
       .q_out = static_cast<__nv_bfloat16*>(q_out.data),
       .qkv = static_cast<const float*>(qkv.data),
@@ -209,18 +233,19 @@ void launch_rope_append(Tensor q_out, Tensor qkv, CudaKvPool& kv, std::int32_t l
       .heads = heads,
       .kv_heads = shape.kv_heads,
       .head_dim = shape.head_dim,
+      .centroids = alone ? reinterpret_cast<__nv_bfloat16*>(kv.centroids(layer)) : nullptr,
+      .centroid_block = alone ? shape.centroid_block : 0,
   };
   const dim3 grid(static_cast<unsigned>(host.segments),
                   static_cast<unsigned>(heads + shape.kv_heads));
-  rope_append_kernel<<<grid, kThreads, 0, stream>>>(arguments);
-  MOBIUS_CUDA_LAUNCHED();
-  if (shape.centroid_block == 0) return;
+  launch_in_chain<rope_append_kernel>(grid, kThreads, stream, arguments);
+  if (shape.centroid_block == 0 || alone) return;
   const dim3 blocks(static_cast<unsigned>(host.segments), static_cast<unsigned>(shape.kv_heads));
-  centroid_kernel<<<blocks, static_cast<unsigned>(shape.head_dim), 0, stream>>>(
-      reinterpret_cast<__nv_bfloat16*>(kv.centroids(layer)), kv.sums(layer), step.segments,
-      step.pages, step.max_pages, shape.page_tokens, shape.centroid_block, shape.kv_heads,
-      shape.head_dim);
-  MOBIUS_CUDA_LAUNCHED();
+  launch_in_chain<centroid_kernel>(blocks, static_cast<unsigned>(shape.head_dim), stream,
+                                   reinterpret_cast<__nv_bfloat16*>(kv.centroids(layer)),
+                                   kv.sums(layer), step.segments, step.pages, step.max_pages,
+                                   shape.page_tokens, shape.centroid_block, shape.kv_heads,
+                                   shape.head_dim);
 }
 
 }  // namespace mobius

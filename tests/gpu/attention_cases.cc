@@ -201,6 +201,8 @@ void cutting_cases(const Setup& setup, Report& report) {
   const bool equal = alone.out == beside.out;
   report.add({"batching", name, equal ? "bit-equal" : "bits differ", equal});
   check_rows(fixture, alone, half, name + ", decode", report);
+  check_cache(fixture, alone, name + ", decode", report);
+  check_cache(fixture, beside, name + ", beside others", report);
 }
 
 /// A long context whose last rows alone are checked.
