@@ -1,5 +1,5 @@
 #include "kernels/cuda/attention_tile.cuh"
-#include "kernels/cuda/check.h"
+#include "kernels/cuda/chain.cuh"
 
 namespace mobius {
 namespace {
@@ -11,6 +11,7 @@ __global__ void __launch_bounds__(kTileWarps * 32)
     singles_kernel(const __grid_constant__ AttentionCall call) {
   __shared__ float merged[kTileWarps][kWarpRows][D];
   __shared__ float states[kTileWarps][kWarpRows][2];
+  hopper::join_chain();
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int gqa = call.heads / call.kv_heads;
@@ -100,6 +101,7 @@ __global__ void __launch_bounds__(kTileWarps * 32)
 template <int D>
 __global__ void merge_kernel(const __grid_constant__ AttentionCall call) {
   __shared__ float weights[kMaxSpans];
+  hopper::join_chain();
   const int single = static_cast<int>(blockIdx.x);
   const int head = static_cast<int>(blockIdx.y);
   const int d = static_cast<int>(threadIdx.x);
@@ -126,15 +128,13 @@ __global__ void merge_kernel(const __grid_constant__ AttentionCall call) {
 
 template <int D>
 void launch(const AttentionCall& call, std::int32_t blocks, cudaStream_t stream) {
-  singles_kernel<D><<<static_cast<unsigned>(blocks), kTileWarps * 32, 0, stream>>>(call);
-  MOBIUS_CUDA_LAUNCHED();
+  launch_in_chain<singles_kernel<D>>(static_cast<unsigned>(blocks), kTileWarps * 32, stream, call);
 }
 
 template <int D>
 void merge(const AttentionCall& call, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(call.single), static_cast<unsigned>(call.heads));
-  merge_kernel<D><<<grid, D, 0, stream>>>(call);
-  MOBIUS_CUDA_LAUNCHED();
+  launch_in_chain<merge_kernel<D>>(grid, D, stream, call);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 #include "kernels/cuda/attention_tile.cuh"
-#include "kernels/cuda/check.h"
+#include "kernels/cuda/chain.cuh"
 
 // Full attention of one-row slices (decode). Keys and values are read once for up to four query
 // heads of their KV head and nothing is read again, so bandwidth is the limit: plain FMAs, and as
@@ -141,6 +141,7 @@ __global__ void __launch_bounds__(kStreamWarps * 32, kBlocksPerProcessor)
   using B = Batch<D>;
   __shared__ float outs[kStreamWarps][H][D];
   __shared__ float states[kStreamWarps][H][2];
+  hopper::join_chain();
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int column = lane % B::kLanes * 8;
@@ -224,13 +225,12 @@ void launch(const AttentionCall& call, cudaStream_t stream) {
   const dim3 threads(kStreamWarps * 32);
   const dim3 blocks(kBlocks);
   if (gqa % 4 == 0) {
-    stream_kernel<D, 4><<<blocks, threads, 0, stream>>>(call);
+    launch_in_chain<stream_kernel<D, 4>>(blocks, threads, stream, call);
   } else if (gqa % 2 == 0) {
-    stream_kernel<D, 2><<<blocks, threads, 0, stream>>>(call);
+    launch_in_chain<stream_kernel<D, 2>>(blocks, threads, stream, call);
   } else {
-    stream_kernel<D, 1><<<blocks, threads, 0, stream>>>(call);
+    launch_in_chain<stream_kernel<D, 1>>(blocks, threads, stream, call);
   }
-  MOBIUS_CUDA_LAUNCHED();
 }
 
 }  // namespace

@@ -132,7 +132,7 @@ void add_variants(std::vector<Variant>& variants, const CudaStream& stream, int 
     int ring_kib;
     bool overlap;
   };
-  const Choice choices[] = {{200, true}, {200, false}, {100, true}, {64, true}};
+  const Choice choices[] = {{208, true}, {208, false}, {104, true}, {64, true}};
   for (const Choice& choice : choices) {
     const std::string name = std::to_string(kTiles) + " tiles, " + std::to_string(kColumns) +
                              " columns, " + (kCopy == Copy::bulk ? "bulk" : "vector") + ", " +
