@@ -1,4 +1,6 @@
 // A body of /v1/chat/completions, its messages and tools through the chat template.
+#include <algorithm>
+
 #include "server/chat_template.h"
 #include "server/http/openai_request.h"
 #include "tests/fuzz/target.h"
@@ -24,8 +26,11 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   }
   // The system message is there in any case, and the assistant's header is left open.
   const bool has_system = !input.messages.empty() && input.messages[0].role == ChatRole::system;
-  require(headers == input.messages.size() + (has_system ? 0U : 1U) + 1U,
-          "one header for each message");
+  std::size_t turns = has_system ? 0U : 1U;
+  for (const ChatMessage& message : input.messages) {
+    turns += std::max<std::size_t>(message.tool_calls.size(), 1);
+  }
+  require(headers == turns + 1U, "one header for each message and each call");
   require(ends + 1 == headers, "one end for each message");
   return 0;
 }

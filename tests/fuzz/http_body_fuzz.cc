@@ -1,4 +1,4 @@
-// A body of /v1/chat/completions and of /v1/completions.
+// A body of /v1/chat/completions, of /v1/completions and of /v1/responses.
 #include "server/http/openai_request.h"
 #include "tests/fuzz/target.h"
 
@@ -20,5 +20,6 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view body = mobius::as_text(data, size);
   check(mobius::parse_chat_request(body));
   check(mobius::parse_completion_request(body));
+  check(mobius::parse_responses_request(body));
   return 0;
 }
