@@ -128,7 +128,8 @@ __global__ void merge_kernel(const __grid_constant__ AttentionCall call) {
 
 template <int D>
 void launch(const AttentionCall& call, std::int32_t blocks, cudaStream_t stream) {
-  launch_in_chain<singles_kernel<D>>(static_cast<unsigned>(blocks), kTileWarps * 32, stream, call);
+  launch_in_chain<singles_kernel<D>, Memory::for_loads>(static_cast<unsigned>(blocks),
+                                                        kTileWarps * 32, stream, call);
 }
 
 template <int D>

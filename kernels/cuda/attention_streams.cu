@@ -225,11 +225,11 @@ void launch(const AttentionCall& call, cudaStream_t stream) {
   const dim3 threads(kStreamWarps * 32);
   const dim3 blocks(kBlocks);
   if (gqa % 4 == 0) {
-    launch_in_chain<stream_kernel<D, 4>>(blocks, threads, stream, call);
+    launch_in_chain<stream_kernel<D, 4>, Memory::for_loads>(blocks, threads, stream, call);
   } else if (gqa % 2 == 0) {
-    launch_in_chain<stream_kernel<D, 2>>(blocks, threads, stream, call);
+    launch_in_chain<stream_kernel<D, 2>, Memory::for_loads>(blocks, threads, stream, call);
   } else {
-    launch_in_chain<stream_kernel<D, 1>>(blocks, threads, stream, call);
+    launch_in_chain<stream_kernel<D, 1>, Memory::for_loads>(blocks, threads, stream, call);
   }
 }
 

@@ -2,7 +2,7 @@
 
 #include <cuda_runtime.h>
 
-#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -25,19 +25,25 @@ inline bool overlaps_small_kernels() {
                            "\", must be off or on");
 }
 
+/// How a kernel wants a multiprocessor's memory divided between cache and shared memory. A
+/// multiprocessor must be idle to divide it anew: kernels that are to overlap with the products
+/// (whose rings take nearly all as shared memory) ask for the same. One that has many loads in
+/// flight needs the cache for them.
+enum class Memory : std::uint8_t { as_products, for_loads };
+
 /// Enqueues a small kernel. It must call hopper::join_chain() in every thread before it touches
 /// anything that another kernel of the step writes. Throws where it could not be launched.
-template <auto kKernel, class... Arguments>
+template <auto kKernel, Memory kMemory = Memory::as_products, class... Arguments>
 void launch_in_chain(dim3 grid, dim3 block, cudaStream_t stream, const Arguments&... arguments) {
   if (!overlaps_small_kernels()) {
     kKernel<<<grid, block, 0, stream>>>(arguments...);
     MOBIUS_CUDA_LAUNCHED();
     return;
   }
-  // A multiprocessor must be idle to divide its memory between cache and shared memory anew. So all
-  // kernels ask for the division that the products with their rings need, or none would overlap.
-  static const cudaError_t prepared = cudaFuncSetAttribute(
-      kKernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+  static const cudaError_t prepared =
+      cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                           kMemory == Memory::as_products ? cudaSharedmemCarveoutMaxShared
+                                                          : cudaSharedmemCarveoutDefault);
   MOBIUS_CUDA(prepared);
   MOBIUS_CUDA(hopper::launch_overlapped(kKernel, grid, block, 0, stream, arguments...));
 }
