@@ -45,7 +45,7 @@ cudaError_t launch_for(const Arguments& a, const Grid& grid, cudaStream_t stream
 }  // namespace
 
 bool matvec_takes(std::int64_t rows, std::int64_t n, std::int64_t k) {
-  constexpr std::int64_t kMost = std::int64_t{1} << 30;
+  constexpr std::int64_t kMost = matvec::kMostSize;
   return rows >= 1 && rows <= kMatvecMostRows && n >= 1 && n <= kMost && k >= 16 && k <= kMost &&
          k % 16 == 0;
 }

@@ -26,8 +26,8 @@ namespace mobius {
 /// The most rows of one product.
 constexpr std::int64_t kMatvecMostRows = 16;
 
-/// Whether `launch_matvec` takes a product: 1 <= rows <= 16, n >= 1, k a positive multiple of 16.
-/// Fewer than 132 * 16 columns of output leave multiprocessors without work.
+/// Whether `launch_matvec` takes a product: 1 <= rows <= 16, n >= 1, k a positive multiple of 16,
+/// n and k at most 2^24. Fewer than 132 * 16 columns of output leave multiprocessors without work.
 bool matvec_takes(std::int64_t rows, std::int64_t n, std::int64_t k);
 
 /// Enqueues out[R, N] (f32 or bf16) = in[R, K] * weight[N, K]^T, or += where `accumulate` (f32

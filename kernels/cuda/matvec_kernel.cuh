@@ -43,6 +43,8 @@ constexpr int kTileRows = 16;
 /// Rows of activations in one tensor-core product.
 constexpr int kGroupRows = 8;
 constexpr int kMostStages = 32;
+/// Of n and k.
+constexpr int kMostSize = 1 << 24;
 
 template <int kColumns>
 constexpr int pitch() {
@@ -142,7 +144,8 @@ struct Slot {
   }
 };
 
-/// The tiles of this block, cut into passes of nearly equal size.
+/// The tiles of this block, cut into passes of nearly equal size. With up to kMostSize rows no
+/// number here passes 31 bits.
 template <int kTiles>
 struct Work {
   int first;
@@ -159,7 +162,7 @@ struct Work {
 
  private:
   __device__ static int begin_of(int all, int part, int parts) {
-    return static_cast<int>(std::int64_t{all} * part / parts);
+    return static_cast<int>(static_cast<unsigned>(all * part) / static_cast<unsigned>(parts));
   }
 };
 
