@@ -110,6 +110,7 @@ Status GenerationService::check_model(const std::string& model) const {
 void GenerationService::finished(std::string_view protocol, const Generation& generation,
                                  const Choice& choice, const Finish& finish) {
   metrics_.finished(finish);
+  running_.choice_ended(generation.id);
   const auto& [request, account] = generation.caller;
   if (account != nullptr) account->spend(finish.usage.completion_tokens);
   log_event(LogLevel::info, "generation",
@@ -232,6 +233,9 @@ StatusOr<Generation> GenerationService::start(const Input& input) try {
     return status;
   }
   if (account != nullptr) account->spend(generation.prompt_tokens);
+  std::vector<std::shared_ptr<Stream>> streams;
+  for (const Choice& choice : generation.choices) streams.push_back(choice.stream);
+  running_.add(generation.id, options.caller.account, std::move(streams));
   return generation;
 } catch (const std::bad_alloc&) {
   return Status(StatusCode::resource_exhausted, "the server has no memory for this request");

@@ -14,6 +14,7 @@
 #include "server/generation_options.h"
 #include "server/grammar_cache.h"
 #include "server/metrics/generation_metrics.h"
+#include "server/running_generations.h"
 #include "server/tools/tools.h"
 #include "server/worker_pool.h"
 
@@ -39,6 +40,10 @@ struct CompletionInput {
 };
 
 using Input = std::variant<ChatInput, CompletionInput>;
+
+/// Text that may be tokenized for those who want tokens and no answer: a megabyte takes some 30 ms
+/// and 2 MB of memory, this bounds both.
+inline constexpr std::size_t kMaxTokenizeBytes = std::size_t{8} << 20U;
 
 /// Answers of one request, all its prompts together.
 inline constexpr std::size_t kMaxChoices = 128;
@@ -105,6 +110,11 @@ class GenerationService {
   /// caller's account pays for. Once for each Choice. `protocol`: "http", "grpc".
   void finished(std::string_view protocol, const Generation& generation, const Choice& choice,
                 const Finish& finish);
+  /// Cancels the generation of that id, all its choices. Not found where no generation that this
+  /// account began is under way.
+  Status abort(const std::string& id, const KeyAccount* account) {
+    return running_.abort(id, account);
+  }
   /// A front end's word that it answered a request with an error before it came here.
   void refused(StatusCode code) { metrics_.refused(code); }
   const GenerationMetrics& metrics() const { return metrics_; }
@@ -121,6 +131,8 @@ class GenerationService {
   /// For a request that the budget has no room for.
   Status over_budget() const;
 
+  /// Of requests that do not choose.
+  const AttentionSettings& attention() const { return options_.attention; }
   const std::string& model_name() const { return options_.model_name; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   /// Put before text prompts; -1: none.
@@ -142,6 +154,7 @@ class GenerationService {
   std::atomic<bool> draining_ = false;
   GenerationMetrics metrics_;
   GrammarCache grammars_;
+  RunningGenerations running_;
   ByteBudget budget_;
   WorkerPool pool_;  // last: its threads use everything above
 };

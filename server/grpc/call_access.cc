@@ -4,7 +4,7 @@
 #include <string_view>
 #include <utility>
 
-#include "server/log.h"
+#include "server/grpc/grpc_convert.h"
 #include "server/security/request_id.h"
 
 namespace mobius {
@@ -18,6 +18,13 @@ std::string_view metadata(const grpc::CallbackServerContext& context, const char
   const auto [begin, end] = all.equal_range(name);
   if (begin == end || std::next(begin) != end) return {};
   return {begin->second.data(), begin->second.size()};
+}
+
+/// Metadata values must be printable ASCII; a field's name may hold a client's own bytes.
+std::string metadata_value(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c < 0x20 || c > 0x7E; }, '?');
+  return text;
 }
 
 }  // namespace
@@ -41,13 +48,17 @@ Status CallAccess::admit(const KeyStore& keys, bool counted) {
   return {};
 }
 
-void CallAccess::log(const Status& status) const {
-  log_event(LogLevel::info, "call",
+grpc::Status CallAccess::end(const Status& status, LogLevel level) const {
+  if (!status.field().empty()) {
+    context_.AddTrailingMetadata("mobius-field", metadata_value(status.field()));
+  }
+  log_event(level, "call",
             {{"request_id", request_id_},
              {"key", account_ != nullptr ? std::string_view(account_->name()) : std::string_view()},
              {"method", method_},
              {"status", name_of(status.code())},
              {"ms", milliseconds(Clock::now() - started_)}});
+  return to_grpc(status);
 }
 
 }  // namespace mobius

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "server/generation_options.h"
+#include "server/log.h"
 #include "server/security/key_store.h"
 
 namespace mobius {
@@ -26,8 +27,9 @@ class CallAccess {
 
   Caller caller() const { return {request_id_, account_}; }
 
-  /// The call's line in the log, at its end.
-  void log(const Status& status) const;
+  /// The call's end: what to finish it with. The field that `status` names goes into the trailing
+  /// metadata, and a line into the log; `level`: debug for what routers ask all the time.
+  grpc::Status end(const Status& status, LogLevel level = LogLevel::info) const;
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -35,6 +35,8 @@ class CallContext {
   const KeyStore& keys;
   const std::chrono::seconds write_timeout;
   WorkerPool pump;
+  /// Tokenizes for those who want tokens and no answer: nobody's generation waits behind them.
+  WorkerPool token_work{1, 64};
 
  private:
   void watch();

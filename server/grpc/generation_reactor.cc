@@ -8,16 +8,6 @@
 #include "server/log.h"
 
 namespace mobius {
-namespace {
-
-/// Metadata values must be printable ASCII; a field's name may hold a client's own bytes.
-std::string metadata_value(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(), [](char c) { return c < 0x20 || c > 0x7E; }, '?');
-  return text;
-}
-
-}  // namespace
 
 std::shared_ptr<GenerationReactor> GenerationReactor::make(grpc::CallbackServerContext& context,
                                                            CallContext& shared,
@@ -210,12 +200,7 @@ void GenerationReactor::finish(const Status& status) {
     if (finished_) return;
     finished_ = true;
   }
-  const Status renamed = with_grpc_names(status, prompt_name_);
-  if (!renamed.field().empty()) {
-    context_.AddTrailingMetadata("mobius-field", metadata_value(renamed.field()));
-  }
-  access_.log(renamed);
-  Finish(to_grpc(renamed));
+  Finish(access_.end(with_grpc_names(status, prompt_name_)));
 }
 
 }  // namespace mobius

@@ -132,6 +132,29 @@ void set_finished(const Finish& finish, v1::Finished& message) {
   set_block_reads(finish.decode_reads, *message.mutable_decode_reads());
 }
 
+Status to_messages(const google::protobuf::RepeatedPtrField<v1::ChatMessage>& from_all,
+                   std::vector<ChatMessage>& messages) {
+  for (int i = 0; i < from_all.size(); ++i) {
+    const v1::ChatMessage& from = from_all[i];
+    const std::string path = "messages[" + std::to_string(i) + "]";
+    const std::optional<ChatRole> role = chat_role_named(from.role());
+    if (!role.has_value()) {
+      return Status::invalid(path + ".role",
+                             path + ".role is \"" + brief_text(from.role()) +
+                                 "\", must be system, developer, user, assistant or tool");
+    }
+    ChatMessage message;
+    message.role = *role;
+    message.content = from.content();
+    message.tool_call_id = from.tool_call_id();
+    for (const v1::ToolCall& call : from.tool_calls()) {
+      message.tool_calls.push_back({call.id(), call.name(), call.arguments()});
+    }
+    messages.push_back(std::move(message));
+  }
+  return {};
+}
+
 }  // namespace
 
 StatusOr<CompletionInput> to_input(const v1::GenerateRequest& request) {
@@ -153,24 +176,7 @@ StatusOr<CompletionInput> to_input(const v1::GenerateRequest& request) {
 StatusOr<ChatInput> to_input(const v1::ChatRequest& request) {
   ChatInput input;
   input.model = request.model();
-  for (int i = 0; i < request.messages_size(); ++i) {
-    const v1::ChatMessage& from = request.messages(i);
-    const std::string path = "messages[" + std::to_string(i) + "]";
-    const std::optional<ChatRole> role = chat_role_named(from.role());
-    if (!role.has_value()) {
-      return Status::invalid(path + ".role",
-                             path + ".role is \"" + brief_text(from.role()) +
-                                 "\", must be system, developer, user, assistant or tool");
-    }
-    ChatMessage message;
-    message.role = *role;
-    message.content = from.content();
-    message.tool_call_id = from.tool_call_id();
-    for (const v1::ToolCall& call : from.tool_calls()) {
-      message.tool_calls.push_back({call.id(), call.name(), call.arguments()});
-    }
-    input.messages.push_back(std::move(message));
-  }
+  if (Status status = to_messages(request.messages(), input.messages); !status.ok()) return status;
   input.tools_json.assign(request.tools().begin(), request.tools().end());
   if (Status status = to_choice(request.tool_choice(), input.tool_choice); !status.ok()) {
     return status;
@@ -178,6 +184,27 @@ StatusOr<ChatInput> to_input(const v1::ChatRequest& request) {
   if (request.has_parallel_tool_calls()) input.parallel_tool_calls = request.parallel_tool_calls();
   if (Status status = to_options(request.options(), input.options); !status.ok()) return status;
   return input;
+}
+
+StatusOr<ChatInput> to_input(const v1::ChatPrompt& prompt) {
+  ChatInput input;
+  if (Status status = to_messages(prompt.messages(), input.messages); !status.ok()) return status;
+  input.tools_json.assign(prompt.tools().begin(), prompt.tools().end());
+  return input;
+}
+
+v1::Attention to_message(const AttentionSettings& settings) {
+  const auto set_policy = [](const AttentionPolicy& policy, v1::AttentionPolicy& message) {
+    const bool moba = policy.mode == AttentionMode::moba;
+    message.set_mode(moba ? v1::AttentionPolicy::MODE_MOBA : v1::AttentionPolicy::MODE_FULL);
+    message.set_block(policy.block);
+    message.set_top_k(policy.top_k);
+  };
+  v1::Attention message;
+  set_policy(settings.prefill, *message.mutable_prefill());
+  set_policy(settings.decode, *message.mutable_decode());
+  message.set_full_attention_last_layers(settings.full_attention_last_layers);
+  return message;
 }
 
 v1::GenerateResponse to_message(const std::string& id, const Event& event, ToolCallParser* calls,

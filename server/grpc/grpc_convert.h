@@ -14,6 +14,10 @@ namespace mobius {
 /// Requests of the protocol as neutral ones. Presence is kept, values are checked by the service.
 StatusOr<CompletionInput> to_input(const v1::GenerateRequest& request);
 StatusOr<ChatInput> to_input(const v1::ChatRequest& request);
+StatusOr<ChatInput> to_input(const v1::ChatPrompt& prompt);
+
+/// Settings as a message has them.
+v1::Attention to_message(const AttentionSettings& settings);
 
 /// An event as a message. `calls` finds calls of tools in the answer's text; nullptr: there are
 /// none. `with_logprobs`: the request asked for them. A Finish must not be an error.

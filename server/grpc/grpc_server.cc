@@ -13,6 +13,7 @@
 #include "mobius/v1/mobius.grpc.pb.h"
 #include "server/grpc/generation_reactor.h"
 #include "server/grpc/grpc_credentials.h"
+#include "server/grpc/unary_calls.h"
 
 namespace mobius {
 namespace {
@@ -32,6 +33,30 @@ class MobiusService final : public v1::Mobius::CallbackService {
   grpc::ServerWriteReactor<v1::GenerateResponse>* Chat(grpc::CallbackServerContext* context,
                                                        const v1::ChatRequest* request) override {
     return GenerationReactor::start_chat(*context, shared_, *request).get();
+  }
+
+  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
+                                     const v1::TokenizeRequest* request,
+                                     v1::TokenizeResponse* response) override {
+    return tokenize_call(*context, shared_, *request, *response);
+  }
+
+  grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context,
+                                         const v1::GetModelInfoRequest* /*request*/,
+                                         v1::GetModelInfoResponse* response) override {
+    return model_info_call(*context, shared_, *response);
+  }
+
+  grpc::ServerUnaryReactor* GetLoad(grpc::CallbackServerContext* context,
+                                    const v1::GetLoadRequest* /*request*/,
+                                    v1::GetLoadResponse* response) override {
+    return load_call(*context, shared_, *response);
+  }
+
+  grpc::ServerUnaryReactor* Abort(grpc::CallbackServerContext* context,
+                                  const v1::AbortRequest* request,
+                                  v1::AbortResponse* /*response*/) override {
+    return abort_call(*context, shared_, *request);
   }
 
   int calls() const { return shared_.calls(); }

@@ -19,14 +19,12 @@ std::string text_of(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-// A megabyte of text takes some 30 ms and 2 MB of memory; this bounds both.
-constexpr std::size_t kMaxBody = std::size_t{8} << 20U;
 constexpr std::size_t kMaxTokenTexts = 131072;
 
 Status check_size(std::string_view body) {
-  if (body.size() <= kMaxBody) return {};
+  if (body.size() <= kMaxTokenizeBytes) return {};
   return Status::invalid("", "the body has " + std::to_string(body.size()) +
-                                 " bytes; this endpoint takes at most " + std::to_string(kMaxBody));
+                                 " bytes; this endpoint takes at most " + std::to_string(kMaxTokenizeBytes));
 }
 
 /// The body as an object whose model, if it names one, is this server's.

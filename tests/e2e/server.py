@@ -242,6 +242,18 @@ class ReflectionClient:
         )
         return stub(request, timeout=timeout, metadata=self.metadata)
 
+    def ask(self, method, timeout=ANSWER_SECONDS, **fields):
+        """The answer of a call that has one."""
+        descriptor = self.service.FindMethodByName(method)
+        output = message_factory.GetMessageClass(descriptor.output_type)
+        stub = self.channel.unary_unary(
+            f"/mobius.v1.Mobius/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=output.FromString,
+        )
+        request = message_factory.GetMessageClass(descriptor.input_type)(**fields)
+        return stub(request, timeout=timeout, metadata=self.metadata)
+
     def generate(self, timeout=ANSWER_SECONDS, **fields):
         return self.call("Generate", self.message("GenerateRequest", **fields), timeout)
 
