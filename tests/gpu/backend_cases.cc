@@ -1,5 +1,7 @@
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -201,6 +203,70 @@ void replay_case(const Options& options, Report& report) {
        equal ? "bit-equal" : "bits differ", equal});
 }
 
+/// An environment variable with another value, until the end of its scope.
+class Environment {
+ public:
+  Environment(const char* name, const char* value) : name_(name) {
+    if (const char* before = std::getenv(name)) before_ = before;
+    setenv(name, value, 1);
+  }
+  ~Environment() {
+    if (before_) {
+      setenv(name_, before_->c_str(), 1);
+    } else {
+      unsetenv(name_);
+    }
+  }
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+
+ private:
+  const char* name_;
+  std::optional<std::string> before_;
+};
+
+/// The logits of three streams' prompts and of steps after them.
+std::vector<float> decoded(std::int32_t steps, const char* products, const char* overlap) {
+  const Environment first("MOBIUS_CUDA_PRODUCTS", products);
+  const Environment second("MOBIUS_CUDA_OVERLAP", overlap);
+  TinyModel model;
+  std::vector<Stream> streams = make_streams();
+  std::vector<float> all;
+  for (std::int32_t s = 0; s <= steps; ++s) {
+    Step step;
+    for (Stream& stream : streams) step.add(stream, s == 0 ? 20 - 5 * stream.full_last : 1);
+    const std::vector<float> logits = model.run(step.view());
+    all.insert(all.end(), logits.begin(), logits.end());
+  }
+  return all;
+}
+
+/// What chooses among kernels and launches changes no bit; other words are refused.
+void switches_case(const Options& options, Report& report) {
+  const std::int32_t steps = options.small ? 6 : 60;
+  const std::vector<float> want = decoded(steps, "library", "off");
+  const auto compare = [&](const char* products, const char* overlap) {
+    const bool equal = decoded(steps, products, overlap) == want;
+    report.add({"backend",
+                "products: " + std::string(products) + ", overlap: " + overlap + ", " +
+                    std::to_string(steps) + " steps",
+                equal ? "bit-equal" : "bits differ", equal});
+  };
+  compare("library", "on");
+  compare("own", "off");
+  compare("own", "on");
+  for (const bool products : {true, false}) {
+    bool refused = false;
+    try {
+      decoded(1, products ? "mine" : "own", products ? "on" : "perhaps");
+    } catch (const std::runtime_error&) {
+      refused = true;
+    }
+    report.add({"refusals", products ? "MOBIUS_CUDA_PRODUCTS=mine" : "MOBIUS_CUDA_OVERLAP=perhaps",
+                refused ? "refused" : "taken", refused});
+  }
+}
+
 /// Tokens come back for every row, by its own parameters.
 void sample_case(Report& report) {
   TinyModel model;
@@ -271,6 +337,7 @@ void refusal_cases(Report& report) {
 
 void run_backend_cases(const Options& options, Report& report) {
   replay_case(options, report);
+  switches_case(options, report);
   sample_case(report);
   refusal_cases(report);
 }
