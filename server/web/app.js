@@ -1,5 +1,5 @@
 // The chat page: one conversation, streamed answers, documents dropped onto it. No build step, no dependency.
-import { streamChat } from '/web/stream.js';
+import { headers, key, streamChat } from '/web/stream.js';
 
 const element = (id) => document.getElementById(id);
 const conversation = element('conversation');
@@ -197,9 +197,21 @@ document.addEventListener('drop', (event) => {
   attach(event.dataTransfer.files);
 });
 
-const models = await fetch('/v1/models').then((response) => response.json()).catch(() => null);
-const model = models?.data?.[0];
-if (model) {
-  element('model').textContent = `${model.id}, up to ${model.mobius.max_context.toLocaleString()} tokens, ${model.mobius.device}`;
+/** Shows the model, or asks for a key where the server wants one. */
+async function showModel() {
+  const response = await fetch('/v1/models', { headers: headers() }).catch(() => null);
+  const refused = response?.status === 401;
+  if (refused || key.get()) element('access').hidden = false;
+  element('access_text').value = !refused ? '' : key.get() ? 'The server does not know this key.' : 'The server asks for a key.';
+  const model = response?.ok ? (await response.json()).data[0] : null;
+  element('model').textContent = model
+      ? `${model.id}, up to ${model.mobius.max_context.toLocaleString()} tokens, ${model.mobius.device}` : '';
+  (refused ? element('key') : prompt).focus();
 }
-prompt.focus();
+
+element('key').value = key.get();
+element('key').addEventListener('change', (event) => {
+  key.set(event.target.value.trim());
+  showModel();
+});
+await showModel();

@@ -1,4 +1,14 @@
-// Server-sent events of /v1/chat/completions.
+// Server-sent events of /v1/chat/completions, and the API key that requests carry.
+
+/** What the server asks for, for as long as this tab is open; empty: none. */
+export const key = {
+  get: () => sessionStorage.getItem('key') ?? '',
+  set: (value) => sessionStorage.setItem('key', value),
+};
+
+export function headers(more = {}) {
+  return key.get() ? { ...more, Authorization: `Bearer ${key.get()}` } : more;
+}
 
 /** The data of each event, comments left out, until [DONE]. */
 async function* events(body) {
@@ -25,7 +35,7 @@ async function* events(body) {
 export async function streamChat(request, signal, on) {
   const response = await fetch('/v1/chat/completions', {
     method: 'POST',
-    headers: { 'Content-Type': 'application/json' },
+    headers: headers({ 'Content-Type': 'application/json' }),
     body: JSON.stringify(request),
     signal,
   });

@@ -174,6 +174,35 @@ def test_the_keyboard_reaches_everything(page):
     assert {"file", "send", "clear", "prefill_mode", "decode_mode", "max_tokens", "temperature", "system"} <= seen
 
 
+def test_it_asks_for_a_key_where_the_server_does(browser, start_server):
+    from selenium.webdriver.common.keys import Keys
+
+    good = "mk-alice-0123456789abcdef"
+    server = start_server(environment={"MOBIUS_SECURITY_API_KEYS": good})
+    host, port = server.http_address
+    browser.get(f"http://{host}:{port}/")
+    wait_for(browser, lambda: "asks for a key" in find(browser, "access_text").text)
+    find(browser, "key").send_keys("mk-wrong-0123456789", Keys.TAB)
+    wait_for(browser, lambda: "does not know" in find(browser, "access_text").text)
+    type_into(browser, "key", good + Keys.TAB)
+    wait_for(browser, lambda: "tiny" in find(browser, "model").text)
+    assert find(browser, "access_text").text == ""
+    type_into(browser, "max_tokens", "3")
+    ask(browser, "Hello")
+    wait_for(browser, lambda: idle(browser))
+    assert "prompt tokens" in boxes(browser, "assistant")[-1].text
+    # Kept for the tab, and nowhere in the page's address.
+    browser.refresh()
+    wait_for(browser, lambda: "tiny" in find(browser, "model").text)
+    assert "mk-" not in browser.current_url
+    browser.execute_script("sessionStorage.clear()")
+    browser.get_log("browser")
+
+
+def test_without_keys_it_does_not_ask(page):
+    assert not find(page, "key").is_displayed()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_in_light_and_dark(page, scheme):
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
