@@ -24,7 +24,8 @@ constexpr std::size_t kMaxTokenTexts = 131072;
 Status check_size(std::string_view body) {
   if (body.size() <= kMaxTokenizeBytes) return {};
   return Status::invalid("", "the body has " + std::to_string(body.size()) +
-                                 " bytes; this endpoint takes at most " + std::to_string(kMaxTokenizeBytes));
+                                 " bytes; this endpoint takes at most " +
+                                 std::to_string(kMaxTokenizeBytes));
 }
 
 /// The body as an object whose model, if it names one, is this server's.
