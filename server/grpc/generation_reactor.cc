@@ -44,7 +44,7 @@ void GenerationReactor::start(const Message& request, std::string prompt_name,
 std::shared_ptr<GenerationReactor> GenerationReactor::start_chat(
     grpc::CallbackServerContext& context, CallContext& shared, const v1::ChatRequest& request) {
   auto reactor = make(context, shared, "Chat");
-  reactor->start<ChatInput>(request, "messages", [&](ChatInput input, auto started) {
+  reactor->start<ChatInput>(request, "messages", [&](ChatInput&& input, auto started) {
     shared.service.generate(std::move(input), reactor->abandoned_, std::move(started));
   });
   return reactor;
@@ -54,7 +54,7 @@ std::shared_ptr<GenerationReactor> GenerationReactor::start_generate(
     grpc::CallbackServerContext& context, CallContext& shared, const v1::GenerateRequest& request) {
   auto reactor = make(context, shared, "Generate");
   const char* const prompt = request.has_tokens() ? "tokens.ids" : "text";
-  reactor->start<CompletionInput>(request, prompt, [&](CompletionInput input, auto started) {
+  reactor->start<CompletionInput>(request, prompt, [&](CompletionInput&& input, auto started) {
     shared.service.generate(std::move(input), reactor->abandoned_, std::move(started));
   });
   return reactor;

@@ -192,16 +192,16 @@ HttpSession::Awaitable<bool> HttpSession::shake_hands() {
   HttpStream::TlsStream* const tls = socket_.tls();
   if (tls == nullptr) co_return true;
   arm(std::chrono::seconds(context_->options.header_timeout_seconds));
-  const auto [error] = co_await tls->async_handshake(asio::ssl::stream_base::server, kUse);
+  const auto [failure] = co_await tls->async_handshake(asio::ssl::stream_base::server, kUse);
   disarm();
-  if (!error) co_return true;
+  if (!failure) co_return true;
   disconnected_ = true;
   // A client that just goes says nothing; health checks of load balancers do that all the time.
-  const bool silent = timed_out_ || error == asio::error::eof ||
-                      error == asio::error::connection_reset ||
-                      error == asio::ssl::error::stream_truncated;
+  const bool silent = timed_out_ || failure == asio::error::eof ||
+                      failure == asio::error::connection_reset ||
+                      failure == asio::ssl::error::stream_truncated;
   log_event(silent ? LogLevel::debug : LogLevel::info, "tls_handshake_failed",
-            {{"protocol", "http"}, {"error", error.message()}});
+            {{"protocol", "http"}, {"error", failure.message()}});
   co_return false;
 }
 
