@@ -29,8 +29,8 @@ class Chat:
         return [encoding.ids for encoding in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
 
     def render(self, dialogue, limit):
-        """(ids, weights) of at most `limit` tokens. A document that is too long loses paragraphs from random places
-        only where no fact lies, so the caller asks for a fitting length; what still does not fit is an error of -1.
+        """(ids, weights) of at most `limit` tokens: turns that do not fit are left off. None where not even the first,
+        and the document with it, fits.
 
         The ids equal those of the whole text: no piece of the split pattern reaches over the end of a paragraph.
         """

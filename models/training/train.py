@@ -83,6 +83,8 @@ class Training:
         self.checkpoint = arguments.work / "checkpoint.pt"
         if self.checkpoint.exists():
             state = torch.load(self.checkpoint, map_location=self.device)
+            if state["recipe"] != arguments.recipe:
+                raise SystemExit(f"{self.checkpoint} is of recipe {state['recipe']}, not {arguments.recipe}")
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state(state["optimizer"])
             self.step = state["step"]
@@ -102,7 +104,8 @@ class Training:
 
     def save(self):
         partial = self.checkpoint.with_suffix(".partial")
-        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state(), "step": self.step}, partial)
+        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state(), "step": self.step,
+                    "recipe": self.arguments.recipe}, partial)
         partial.rename(self.checkpoint)
         save_hugging_face(self.model, self.arguments.out)
 

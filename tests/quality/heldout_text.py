@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints held-out text of models/training/corpus, for mobius-perplexity.
 
-Documents as they are evaluated (names, values and wordings that training never saw), one after
+Documents as they are evaluated (fresh ones, whose planted names and values training never saw), one after
 another until there are enough characters.
 """
 

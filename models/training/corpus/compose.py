@@ -5,7 +5,7 @@ import random
 from . import prose
 from .dialogue import Dialogue
 from .facts import World
-from .tasks import EDGE_TASKS, TASKS, edge
+from .tasks import EDGE_TASKS, TASKS, edge, quote
 
 
 def _place(rng, hay, planted):
@@ -68,6 +68,8 @@ def make_dialogue(task, rng, split, characters, depth=None, turns=1):
     placed = _place(rng, hay, sentences)
     if task in EDGE_TASKS:
         asked = [edge(rng, task, placed)]
+    elif task == "copy" and rng.random() < 0.5:
+        asked[0] = quote(rng, placed, depth) or asked[0]
     return Dialogue(task, "\n\n".join(paragraphs(rng, placed)), asked)
 
 
@@ -97,9 +99,11 @@ def training_dialogue(rng, characters):
     rng.shuffle(asked)
     length = sum(len(s) for _, s in sentences) + sum(len(t.question) + len(t.answer) + 30 for t in asked)
     placed = _place(rng, _hay(rng, "train", max(100, characters - length)), sentences)
-    for task in EDGE_TASKS:
-        if rng.random() < 0.3:
-            asked.insert(rng.randrange(len(asked) + 1), edge(rng, task, placed))
+    extra = [edge(rng, task, placed) for task in EDGE_TASKS if rng.random() < 0.4]
+    # Sentences of the book are the hardest to repeat: any word may come next.
+    extra += [turn for turn in (quote(rng, placed, None) for _ in range(rng.choice((0, 1, 1, 2)))) if turn]
+    for turn in extra:
+        asked.insert(rng.randrange(min(len(asked), 12) + 1), turn)
     return Dialogue("mixed", "\n\n".join(paragraphs(rng, placed)), asked)
 
 

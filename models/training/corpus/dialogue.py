@@ -1,5 +1,6 @@
 """What a sample is: a document and questions about it, with what a right answer contains."""
 
+import re
 from dataclasses import dataclass, field
 
 
@@ -8,6 +9,7 @@ class Turn:
     question: str
     answer: str                  # what the model is taught to say
     expect: list = field(default_factory=list)  # what a right answer contains, whatever else it says
+    decoys: list = field(default_factory=list)  # and what it must not: each one named cancels one that is right
 
 
 @dataclass
@@ -23,6 +25,9 @@ class Dialogue:
 
 
 def grade(turn, text):
-    """The share of the expected strings that occur in the answer, without regard to case."""
-    found = text.lower()
-    return sum(want.lower() in found for want in turn.expect) / len(turn.expect)
+    """The share of the expected strings that occur in the answer as whole words, without regard to case."""
+    def said(want):
+        return re.search(rf"(?<!\w){re.escape(want)}(?!\w)", text, re.IGNORECASE) is not None
+
+    right = sum(map(said, turn.expect)) - sum(map(said, turn.decoys))
+    return max(0, right) / len(turn.expect)

@@ -57,6 +57,27 @@ ATTRIBUTES = [
 _MADE_UP = (("number", words.number), ("code", words.code), ("name", words.person), ("word", words.two_words),
             ("date", words.date), ("price", words.amount), ("key", words.hexadecimal), ("town", words.town),
             ("count", words.number), ("sign", words.hyphenated))
+# What people ask about in everyday life.
+_EVERYDAY = """access address age agent amount answer area arrival balance band battery bill bonus booking bottle box brand
+budget call capacity capital card chapter chef city class client coach colour contact contract cost country course currency
+customer date dealer deadline delivery deposit depth device director discount distance doctor editor email engine entrance
+event exit fee file floor form frequency fuel gate goal guest guide height host id invoice item kind label landlord language
+lawyer leader level licence limit line link list load location lock login logo manager mark material meaning meeting member
+menu message method model mood motto name nickname nurse office opening order origin output owner parking partner party pass
+passcode password payment phone pin place plan plate player population port position power prefix pressure price prize
+product profit project purpose rank rate ratio reason recipe record referee region result reward river road role room route
+rule salary schedule score seat secret section sender serial series service shelf shift shop signal singer size slogan source
+speaker speed sponsor spouse stage standard start state station status stop street subject supplier surname table target task
+tax teacher team temperature term ticket time title token topic total track trainer train type unit user vendor venue version
+visitor voltage wage website week weight width winner witness writer year zone""".split()
+_THINGS = """printer server router office kitchen meeting lift laptop phone car van truck bus flight train hotel flat house garden
+boiler alarm safe door gate website database backup network project report contract invoice order parcel party wedding concert
+match course class exam school clinic lab factory machine pump turbine reactor camera drone robot telescope engine bicycle
+piano film novel song recipe menu restaurant bakery shop museum bridge tunnel tower airport platform ferry river lake island
+village region planet comet mission probe experiment sample patient nurse team club league band choir company department
+branch account policy budget loan grant prize award ticket pass badge licence dog cat horse parrot tree field well""".split()
+_OWNERS = """my sister my brother my neighbour our landlord the new colleague my uncle the client the tenant our guest my boss the
+driver the intern my daughter my son the caretaker""".replace(" my", "|my").replace(" our", "|our").replace(" the", "|the").split("|")
 _SHIP_KINDS = ("ship", "barge", "schooner", "steamer", "ferry", "cutter")
 _FIRM_KINDS = ("company", "project", "expedition", "guild", "bureau", "society")
 
@@ -83,7 +104,43 @@ def entity(rng, split, kind):
         if kind == "firm":
             return f"the {r.choice(_FIRM_KINDS)} {words.town(r) if r.random() < 0.4 else words.two_words(r).title()}"
         return words.hyphenated(r)
+    if kind == "open":
+        return words.draw(rng, split, _open_entity)
     return words.draw(rng, split, make)
+
+
+def _open_entity(rng):
+    """Somebody or something from everyday life, or that was never heard of."""
+    form = rng.randrange(9)
+    thing = rng.choice(_THINGS)
+    if form == 0:
+        return f"the {thing}"
+    if form == 1:
+        return f"the {rng.choice(words.ADJECTIVES + _EVERYDAY)} {thing}"
+    if form == 2:
+        return f"the {words.name(rng)} {thing}"
+    if form == 3:
+        return f"{thing} {rng.choice((str(rng.randrange(1, 1000)), words.acronym(rng), rng.choice('ABCDEFGH')))}"
+    if form == 4:
+        return words.name(rng)
+    if form == 5:
+        return words.acronym(rng)
+    if form == 6:
+        return f"{rng.choice(_OWNERS)} {rng.choice((words.name(rng).split()[0], rng.choice(words.FIRST_NAMES)))}"
+    if form == 7:
+        return f"{rng.choice(words.FIRST_NAMES)} {words.made_up(rng).capitalize()}"
+    return f"{'the ' if rng.random() < 0.7 else ''}{words.made_up(rng)}"
+
+
+def _open_attribute(rng):
+    form = rng.randrange(8)
+    if form < 3:
+        return rng.choice(_EVERYDAY)
+    if form < 6:
+        return f"{rng.choice(_EVERYDAY + words.NOUNS)} {rng.choice(_EVERYDAY)}"
+    if form == 6:
+        return f"{rng.choice((words.made_up(rng), words.acronym(rng), rng.choice(words.ADJECTIVES)))} {rng.choice(_EVERYDAY)}"
+    return f"{rng.choice(_EVERYDAY)} of {rng.choice(_EVERYDAY)}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +152,8 @@ class Fact:
     @property
     def answer(self):
         """How the model is taught to say it, whatever the document's wording."""
-        return f"The {self.attribute.name} of {self.entity} is {self.value}."
+        of = f" of {self.entity}" if self.entity else ""
+        return f"The {self.attribute.name}{of} is {self.value}."
 
 
 # A statement is an opener, a core and a closer, a question an opener and a core: some thousand forms of each, so
@@ -122,7 +180,7 @@ _CORES = {
               "{e} - {a}: {v}", "{e}: {a} = {v}", "the answer {v} was given for the {a} of {e}",
               "one {a} for {e} is: {v}", "with regard to {e}: {a} {v}", "{v} serves {e} as {a}",
               "whoever asks for the {a} of {e} is told {v}", "somebody wrote {v} beside the {a} of {e}"],
-    "eval": ["a note in the margin gives {v} as the {a} of {e}", "for {e}, the {a} is {v}",
+    "eval": ["a note in the margin gives {v} as the {a} of {e}", "several sources agree about the {a} of {e}, {v}",
              "the {a} listed for {e} is {v}", "{e} was assigned the {a} {v}"],
 }
 _CLOSERS = {
@@ -152,22 +210,37 @@ _WHO = {"train": ["who is the {a} of {e}?", "who is {es} {a}?", "who was the {a}
 
 # Between the parts of a free wording: neither grammatical nor meant to be. Whoever finds the value here has learned that
 # a statement is wherever attribute, entity and value meet, in any order, and does not rely on the wordings above.
-_LINKS = """is was of for with as to in by on at from the a his its their one this that it they he she has had gets got holds
-keeps bears carries takes uses wants needs shows says reads means makes equals remains became stays gives given listed noted
-written printed marked set filed kept known called named stated found chosen assigned attached entered reported confirmed
+_LINKS = """is was of for with as to by on at from the a his its their one this that it they he she has had gets got holds
+keeps bears carries takes uses wants needs shows says reads means makes equals remains became stays given noted
+written printed marked set filed kept known called named stated found chosen attached entered reported confirmed
 mentioned under beside near behind along and but so now then here there still only always once again officially also
-namely exactly simply apparently undoubtedly later margin note page entry line list column record register file card label
+namely exactly simply apparently undoubtedly later page entry line list column record register file card label
 paper book answer detail""".split()
 _MARKS = ("", "", "", "", "", "", "", "", ",", ",", ":", " -", ";")
 _HEADS = ("", "", "the ", "the ", "the ", "its ", "this ", "their ")
-_WANTS = """what which who tell me find give show name state say look up search check read recall report answer help please
-can could would will you do does did is was are the a of for in from by to about text document above story page i we need
-want like wonder know see learn hear there out now quickly exactly kindly have has get given written mentioned stated
-listed us my question wish""".split()
+_WANTS = """what which who tell me find give show name state say look up search check read recall report answer help 
+can would will you do does did is was are the a of for in from by to about text document above story page i we need
+want like wonder know see learn hear there out now quickly exactly kindly have has get written mentioned stated
+us my question wish""".split()
 
 
 def _links(rng, fewest, most):
     return "".join(f" {rng.choice(_LINKS)}{rng.choice(_MARKS)}" for _ in range(rng.randrange(fewest, most + 1)))
+
+
+# Facts that belong to nobody: "The gate code is 4417."
+_OWNERLESS = {
+    "train": ["the {a} is {v}", "the {a} is {v}", "the {a} is {v}", "the {a} was {v}", "our {a} is {v}", "{v} is the {a}", "the {a}: {v}",
+              "the {a} = {v}", "the {a} will be {v}", "they changed the {a} to {v}", "this year the {a} is {v}", "{v} was chosen as the {a}",
+              "use {v} as the {a}", "the {a} has been set to {v}", "the current {a} is {v}", "we agreed on {v} as the {a}"],
+    "eval": ["today {v} counts as the {a}", "everybody was told that {v} is the {a}"],
+}
+_ASK_OWNERLESS = {
+    "train": ["what is the {a}?", "what is the {a}?", "what is the {a}?", "what's the {a}?", "tell me the {a}.", "which {a} is it?",
+              "do you know the {a}?", "the {a}?", "what was the {a}?", "I need the {a}.", "find the {a}.", "what is our {a}?",
+              "can you give me the {a}?", "what does it say about the {a}?"],
+    "eval": ["could somebody remind me of the {a}?", "please look up the {a} for me."],
+}
 
 
 def _free_statement(rng, fact):
@@ -216,7 +289,9 @@ def _fill(template, entity_name, attribute, value=""):
 
 def state(rng, split, fact):
     """The fact as one sentence of a document."""
-    if split == "train" and rng.random() < 0.35:
+    if not fact.entity:
+        core = _fill(_part(rng, split, _OWNERLESS), "", fact.attribute, fact.value)
+    elif split == "train" and rng.random() < 0.35:
         core = _free_statement(rng, fact)
     else:
         core = _fill(_part(rng, split, _CORES), fact.entity, fact.attribute, fact.value)
@@ -224,10 +299,20 @@ def state(rng, split, fact):
 
 
 def ask(rng, split, entity_name, attribute):
+    if not entity_name:
+        return capitalize(_part(rng, split, _ASKING) + _fill(_part(rng, split, _ASK_OWNERLESS), "", attribute))
     if split == "train" and rng.random() < 0.25:
         return capitalize(_free_question(rng, entity_name, attribute))
     parts = _WHO if attribute.make is words.person and rng.random() < 0.4 else _QUESTIONS
     return capitalize(_part(rng, split, _ASKING) + _fill(_part(rng, split, parts), entity_name, attribute))
+
+
+def siblings(rng, split, attribute):
+    """Other attributes that an entity of the same kind may have."""
+    if attribute.kind == "open":
+        made = [Attribute(words.draw(rng, split, _open_attribute), "open", words.anything) for _ in range(3)]
+        return [a for a in made if a.name != attribute.name] or siblings(rng, split, attribute)
+    return [a for a in ATTRIBUTES if a.kind == attribute.kind and a.name != attribute.name]
 
 
 class World:
@@ -237,30 +322,56 @@ class World:
         self.rng = rng
         self.split = split
         self.used = set()
+        self.attributes = set()
 
     def claim(self, entity_name, attribute):
         pair = (entity_name.lower(), attribute.name)
-        if pair in self.used:
+        # What belongs to nobody must be the only one of its kind.
+        lonely = ("", attribute.name) in self.used or (not entity_name and attribute.name in self.attributes)
+        if pair in self.used or lonely:
             return False
         self.used.add(pair)
+        self.attributes.add(attribute.name)
         return True
 
-    def fact(self, attribute=None, entity_name=None):
-        """A new fact, of the given attribute or entity where they are given (they must fit)."""
+    def claim_name(self, name):
+        """For what is no fact: whether the name is still free, in which case it is taken."""
+        if ("name", name) in self.used:
+            return False
+        self.used.add(("name", name))
+        return True
+
+    def fact(self, attribute=None, entity_name=None, owned=True):
+        """A new fact, of the given attribute or entity where they are given (they must fit). owned: it has an entity."""
         while True:
             chosen = attribute or self._attribute()
-            name = entity_name or entity(self.rng, self.split, chosen.kind)
+            ownerless = not owned and chosen.kind == "open" and self.rng.random() < 0.4
+            name = "" if ownerless else entity_name or entity(self.rng, self.split, chosen.kind)
             if self.claim(name, chosen):
                 return Fact(name, chosen, self._value(chosen))
 
     def _attribute(self):
         """One of the list, or one that is made up: users ask for what no list has."""
-        if self.rng.random() < 0.7:
+        kind = self.rng.random()
+        if kind < 0.5:
             return self.rng.choice(ATTRIBUTES)
+        if kind < 0.8:
+            return Attribute(words.draw(self.rng, self.split, _open_attribute), "open", words.anything)
         kind = self.rng.choice(("person", "place", "thing", "ship", "firm", "key"))
         head = words.draw(self.rng, self.split, lambda r: r.choice(words.NOUNS if r.random() < 0.6 else words.ADJECTIVES))
         tail, make = self.rng.choice(_MADE_UP)
         return Attribute(f"{head} {tail}", kind, make)
+
+    def fact_of(self, attribute, entity_name):
+        """A new fact of exactly these, None where the document has it already."""
+        return Fact(entity_name, attribute, self._value(attribute)) if self.claim(entity_name, attribute) else None
+
+    def ownerless_attribute(self):
+        """One that belongs to nobody and is stated nowhere."""
+        while True:
+            attribute = Attribute(words.draw(self.rng, self.split, _open_attribute), "open", words.anything)
+            if self.claim("", attribute):
+                return attribute
 
     def another_value(self, fact):
         return Fact(fact.entity, fact.attribute, self._value(fact.attribute))

@@ -45,7 +45,7 @@ _NOISE = [
 ]
 
 
-def _scene(rng):
+def _scene(rng, split):
     form = rng.randrange(7)
     person, deed, place, time = (rng.choice(_PEOPLE), rng.choice(_DEEDS), rng.choice(_WHERE), rng.choice(_TIMES))
     if form == 0:
@@ -57,32 +57,35 @@ def _scene(rng):
     if form == 3:
         return f"Near {place}, {person} {deed}."
     if form == 4:
-        name = words.person(rng)
+        name = words.draw(rng, split, words.person)
         return f"{name} {deed} and then {rng.choice(_DEEDS)}."
     if form == 5:
         return f"The {rng.choice(words.ADJECTIVES)} {rng.choice(words.NOUNS)} of {person} stood by {place}."
     return (f"There were {rng.randrange(2, 90)} {rng.choice(words.ADJECTIVES)} {rng.choice(words.NOUNS)}s in "
-            f"{words.town(rng)}, and {person} {deed}.")
+            f"{words.draw(rng, split, words.town)}, and {person} {deed}.")
 
 
-def _lookalike(rng):
+def _lookalike(rng, split):
     """Prose that resembles a fact without answering any question."""
     form = rng.randrange(4)
     if form == 0:
-        return f"{words.person(rng)} once lived in {words.town(rng)} and dealt in {rng.choice(words.FOODS)}."
+        return f"{words.draw(rng, split, words.person)} once lived in {words.draw(rng, split, words.town)} and dealt in {rng.choice(words.FOODS)}."
     if form == 1:
-        return f"The {words.two_words(rng)} was moved to the {rng.choice(words.PLACES)} of {words.town(rng)} in {words.year(rng)}."
+        return f"The {words.draw(rng, split, words.two_words)} was moved to the {rng.choice(words.PLACES)} of {words.draw(rng, split, words.town)} in {words.year(rng)}."
     if form == 2:
-        return f"About {words.number(rng)} people heard of {words.person(rng)} that year."
-    return f"The parcel marked {words.code(rng)} went to {words.town(rng)} for {words.amount(rng)}."
+        return f"About {words.draw(rng, split, words.number)} people heard of {words.draw(rng, split, words.person)} that year."
+    return f"The parcel marked {words.draw(rng, split, words.code)} went to {words.draw(rng, split, words.town)} for {words.amount(rng)}."
 
 
 @functools.lru_cache(maxsize=4)
 def _book_sentences(path, split):
     with open(path, encoding="utf-8-sig") as file:
         text = file.read().replace("\r\n", "\n")
-    begin, end = text.find("CHAPTER I\n\n\"Well"), text.find("*** END OF")
-    text = text[max(begin, 0):end if end > 0 else len(text)]
+    # The novel alone: no header, no table of contents, no licence.
+    begin, end = re.search(r"CHAPTER I\s+[\"“]Well", text), text.find("End of the Project Gutenberg")
+    if begin is None or end < 0:
+        raise ValueError(f"{path}: not Project Gutenberg's text 2600 (no first chapter, or no end)")
+    text = text[begin.end() - len("“Well"):end]
     # The last tenth is read in evaluation only.
     cut = len(text) * 9 // 10
     text = text[:cut] if split == "train" else text[cut:]
@@ -113,6 +116,6 @@ def haystack(rng, split):
         elif rng.random() < 0.12:
             yield rng.choice(_REMARKS)
         elif rng.random() < 0.1:
-            yield _lookalike(rng)
+            yield _lookalike(rng, split)
         else:
-            yield _scene(rng)
+            yield _scene(rng, split)

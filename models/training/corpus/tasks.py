@@ -21,23 +21,23 @@ def _listing(items):
 
 
 def single(rng, split, world, depth):
-    fact = world.fact()
+    fact = world.fact(owned=False)
     return Planted([(depth, facts.state(rng, split, fact))],
                    [Turn(facts.ask(rng, split, fact.entity, fact.attribute), fact.answer, [fact.value])])
 
 
 def multi_key(rng, split, world, depth):
     """One fact among near misses: the same attribute of others, other attributes of the same."""
-    planted = single(rng, split, world, depth)
     fact = world.fact()
     planted = Planted([(depth, facts.state(rng, split, fact))],
                       [Turn(facts.ask(rng, split, fact.entity, fact.attribute), fact.answer, [fact.value])])
     for _ in range(rng.randrange(2, 6)):
         planted.sentences.append((None, facts.state(rng, split, world.fact(attribute=fact.attribute))))
-    siblings = [a for a in facts.ATTRIBUTES if a.kind == fact.attribute.kind and a.name != fact.attribute.name]
-    for attribute in rng.sample(siblings, rng.randrange(1, 3)):
-        if (fact.entity.lower(), attribute.name) not in world.used:
-            planted.sentences.append((None, facts.state(rng, split, world.fact(attribute, fact.entity))))
+    siblings = facts.siblings(rng, split, fact.attribute)
+    for attribute in rng.sample(siblings, min(len(siblings), rng.randrange(1, 3))):
+        near = world.fact_of(attribute, fact.entity)
+        if near:
+            planted.sentences.append((None, facts.state(rng, split, near)))
     return planted
 
 
@@ -73,7 +73,12 @@ def multi_query(rng, split, world, depth):
 
 
 def _variable(rng):
-    return "".join(rng.choice(string.ascii_uppercase) for _ in range(3))
+    form = rng.randrange(4)
+    if form == 0:
+        return rng.choice(words.NOUNS)
+    if form == 1:
+        return rng.choice(string.ascii_uppercase) + str(rng.randrange(0, 100))
+    return "".join(rng.choice(string.ascii_uppercase) for _ in range(rng.choice((1, 2, 3, 3, 3, 4, 5, 5))))
 
 
 _ASSIGNMENTS = ["VAR {to} = {source}.", "VAR {to} = {source}.", "Then {source} is assigned to VAR {to}.",
@@ -93,7 +98,7 @@ def variable_tracking(rng, split, world, depth):
     forms = _ASSIGNMENTS if rng.random() < 0.5 else [rng.choice(_ASSIGNMENTS)]
     sentences, chains = [], []
     for chain in (names[:count], names[count:]):
-        value = words.draw(rng, split, lambda r: str(r.randrange(10000, 100000)))
+        value = words.draw(rng, split, lambda r: str(r.randrange(10 ** r.randrange(0, 4), 10 ** r.randrange(4, 7))))
         places = sorted(rng.random() for _ in chain)
         if depth is not None and not chains:
             places = [min(1.0, depth * (i + 1) / count) for i in range(count)]
@@ -103,17 +108,16 @@ def variable_tracking(rng, split, world, depth):
     value, chain = chains[0]
     question = rng.choice(("Which variables hold the value {v}?", "Find all variables that are assigned the value {v}.",
                            "Which variables are equal to {v}?")).format(v=value)
-    return Planted(sentences, [Turn(question, f"The variables that hold {value} are {_listing(chain)}.", list(chain))])
+    return Planted(sentences, [Turn(question, f"The variables that hold {value} are {_listing(chain)}.", list(chain), list(chains[1][1]))])
 
 
 def frequent_word(rng, split, world, depth, entries=None):
     """A list of words in which one stands out by its number."""
-    name = entity_of_list = rng.choice(words.NOUNS)
-    if not world.claim(name, facts.ATTRIBUTES[0]) or (entity_of_list, "list") in world.used:
+    name = rng.choice(words.NOUNS)
+    if not world.claim_name(name):
         return Planted()
-    world.used.add((entity_of_list, "list"))
-    entries = entries or rng.randrange(12, 90)
-    kinds = rng.sample(words.NOUNS, rng.randrange(4, 10))
+    entries = entries or rng.randrange(6, 90)
+    kinds = rng.sample(words.NOUNS + words.FOODS + words.ANIMALS, rng.randrange(3, 10))
     winner = kinds[0]
     share = rng.uniform(0.35, 0.6)
     listed = [winner if rng.random() < share else rng.choice(kinds[1:]) for _ in range(entries)]
@@ -133,8 +137,11 @@ def absent(rng, split, world, depth):
     """What is asked for is not there, but something close to it is."""
     fact = world.fact()
     sentences = [(depth, facts.state(rng, split, fact))]
-    siblings = [a for a in facts.ATTRIBUTES if a.kind == fact.attribute.kind and a.name != fact.attribute.name]
-    if rng.random() < 0.5:
+    siblings = facts.siblings(rng, split, fact.attribute)
+    form = rng.random()
+    if form < 0.2:
+        question = facts.ask(rng, split, "", world.ownerless_attribute())
+    elif form < 0.6:
         missing = rng.choice(siblings)
         if not world.claim(fact.entity, missing):
             return Planted()
@@ -149,11 +156,10 @@ def copy(rng, split, world, depth):
     """A sentence is to be repeated, given its beginning."""
     body = [rng.choice(words.NOUNS if rng.random() < 0.6 else words.ADJECTIVES) for _ in range(rng.randrange(7, 14))]
     start = " ".join(body[:3]).capitalize()
-    if not world.claim(start, facts.ATTRIBUTES[0]):
+    if not world.claim_name(start):
         return Planted()
     sentence = " ".join(body).capitalize() + "."
-    question = rng.choice(('Repeat the sentence that begins with "{s}".', 'Copy the sentence that starts with "{s}".',
-                           'How does the sentence "{s}..." go on? Repeat it whole.')).format(s=start)
+    question = rng.choice(_QUOTE).format(s=start)
     return Planted([(depth, sentence)], [Turn(question, sentence, [sentence])])
 
 
@@ -169,6 +175,21 @@ TASKS = {
 }
 #: Asked about the document as a whole: they plant nothing.
 EDGE_TASKS = ("first_sentence", "last_sentence")
+
+
+_QUOTE = ('Repeat the sentence that begins with "{s}".', 'Copy the sentence that starts with "{s}".',
+          'How does the sentence "{s}..." go on? Repeat it whole.')
+
+
+def quote(rng, sentences, depth):
+    """A sentence that happens to be in the document, given its beginning; None where no beginning is unmistakable."""
+    at = rng.randrange(len(sentences)) if depth is None else round(depth * (len(sentences) - 1))
+    # The next sentence will do where this one is said twice, or too short to be found by its beginning.
+    for sentence in sentences[at:] + sentences[:at]:
+        start = " ".join(sentence.split()[:4])
+        if len(sentence) > len(start) + 10 and sum(other.startswith(start) for other in sentences) == 1:
+            return Turn(rng.choice(_QUOTE).format(s=start), sentence, [sentence])
+    return None
 
 
 def edge(rng, task, sentences):
