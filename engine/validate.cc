@@ -77,7 +77,8 @@ Status check_sampling(const SamplingParams& params, const RunnerInfo& model) {
       return refuse("logit_bias", "has token " + std::to_string(token) + ", must be from 0 to " +
                                       std::to_string(model.vocab_size - 1));
     }
-    status = check_range("logit_bias", bias, -kMaxLogitBias, kMaxLogitBias);
+    status =
+        check_range("logit_bias." + std::to_string(token), bias, -kMaxLogitBias, kMaxLogitBias);
     if (!status.ok()) return status;
   }
   return {};

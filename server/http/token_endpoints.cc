@@ -52,6 +52,8 @@ StatusOr<TokenizeRequest> read_tokenize(const Json& root) {
   TokenizeRequest request;
   request.with_texts = fields.boolean("return_token_strs").value_or(false);
   if (root.contains("messages")) {
+    if (root.contains("prompt"))
+      fields.fail("prompt", "is there beside messages; send one of the two");
     ChatInput chat;
     read_chat_prompt(fields, chat, status);
     request.prompt = std::move(chat);

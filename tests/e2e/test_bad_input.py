@@ -48,7 +48,7 @@ def chat_with(**fields):
         (chat_with(frequency_penalty=-9), "frequency_penalty", "-9"),
         (chat_with(repetition_penalty=0), "repetition_penalty", "0"),
         (chat_with(logit_bias={"x": 1}), "logit_bias.x", "token ids"),
-        (chat_with(logit_bias={"5": 200}), "logit_bias", "200"),
+        (chat_with(logit_bias={"5": 200}), "logit_bias.5", "200"),
         (chat_with(logit_bias={"-7": 1}), "logit_bias", "-7"),
         (chat_with(logit_bias=[1]), "logit_bias", "an array"),
         (chat_with(stop=5), "stop", "(5)"),

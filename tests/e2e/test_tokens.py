@@ -50,6 +50,7 @@ def test_control_tokens_in_text_stay_text(server):
     ("/tokenize", {"prompt": "a", "surprise": 1}, ["surprise"]),
     ("/tokenize", {"prompt": "a", "add_special_tokens": "yes"}, ["add_special_tokens", "a string"]),
     ("/tokenize", {"messages": []}, ["messages"]),
+    ("/tokenize", {"messages": MESSAGES, "prompt": "a"}, ["prompt", "messages"]),
     ("/tokenize", {"messages": [{"role": "king", "content": "a"}]}, ["messages[0].role", "king"]),
     ("/tokenize", [1], ["an array"]),
     ("/detokenize", {}, ["tokens", "missing"]),

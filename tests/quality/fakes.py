@@ -4,7 +4,7 @@ import http.server
 import json
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 TEMPLATE_TOKENS = 30
 
@@ -14,6 +14,7 @@ class FakeTurn:
     question: str
     answer: str
     expect: list
+    decoys: list = field(default_factory=list)
 
 
 @dataclass

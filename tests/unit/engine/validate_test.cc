@@ -127,12 +127,12 @@ const Case kCases[] = {
      [](Request& r) {
        r.sampling.logit_bias = {{1, 101.0F}};
      },
-     "logit_bias", "logit_bias is 101, must be a number from -100 to 100"},
+     "logit_bias.1", "logit_bias.1 is 101, must be a number from -100 to 100"},
     {"logit_bias_nan",
      [](Request& r) {
        r.sampling.logit_bias = {{1, kNan}};
      },
-     "logit_bias", "logit_bias is nan, must be a number from -100 to 100"},
+     "logit_bias.1", "logit_bias.1 is nan, must be a number from -100 to 100"},
 
     {"stop_most", [](Request& r) { r.stop.assign(16, std::string(1024, 'x')); }, "", ""},
     {"stop_many", [](Request& r) { r.stop.assign(17, "x"); }, "stop",
