@@ -226,7 +226,7 @@ def test_a_client_that_leaves_ends_all_choices(server):
     with server.open_stream(COMPLETIONS, body) as response:
         assert response.readline().startswith(b"data: ")
         # The first choice may write before the last is admitted.
-        server.wait_until(lambda: server.stats()["running"] == 4)
+        server.wait_until(lambda stats: stats["running"] == 4)
     server.wait_idle()
 
 
