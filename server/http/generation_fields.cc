@@ -173,4 +173,12 @@ void read_format_schema(JsonFields& fields, ResponseFormat& format) {
   }
 }
 
+const Json* read_stream_options(JsonFields& fields, bool& stream) {
+  stream = fields.boolean("stream").value_or(false);
+  const Json* object = fields.object("stream_options");
+  if (object == nullptr || stream) return object;
+  fields.fail("stream_options", "is set; it is allowed only with \"stream\": true");
+  return nullptr;
+}
+
 }  // namespace mobius

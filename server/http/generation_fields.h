@@ -23,4 +23,7 @@ void read_sampling(JsonFields& fields, GenerationOptions& options, Status& statu
 /// The members of a json_schema format: name, schema, description and strict.
 void read_format_schema(JsonFields& fields, ResponseFormat& format);
 
+/// Sets `stream`. Returns `stream_options`, null where it is not there or, refused, not allowed.
+const nlohmann::ordered_json* read_stream_options(JsonFields& fields, bool& stream);
+
 }  // namespace mobius

@@ -66,13 +66,8 @@ void read_response_format(JsonFields& parent, ResponseFormat& format, Status& st
 }
 
 void read_stream(JsonFields& fields, OpenAiRequest& request, Status& status) {
-  request.stream = fields.boolean("stream").value_or(false);
-  const Json* object = fields.object("stream_options");
+  const Json* object = read_stream_options(fields, request.stream);
   if (object == nullptr) return;
-  if (!request.stream) {
-    fields.fail("stream_options", "is set; it is allowed only with \"stream\": true");
-    return;
-  }
   JsonFields options(*object, "stream_options", status);
   request.include_usage = options.boolean("include_usage").value_or(false);
   options.boolean("include_obfuscation");

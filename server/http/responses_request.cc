@@ -271,13 +271,8 @@ bool read_include(JsonFields& fields) {
 }
 
 void read_stream(JsonFields& fields, OpenAiRequest& request, Status& status) {
-  request.stream = fields.boolean("stream").value_or(false);
-  const Json* object = fields.object("stream_options");
+  const Json* object = read_stream_options(fields, request.stream);
   if (object == nullptr) return;
-  if (!request.stream) {
-    fields.fail("stream_options", "is set; it is allowed only with \"stream\": true");
-    return;
-  }
   JsonFields options(*object, "stream_options", status);
   options.boolean("include_obfuscation");
   options.refuse_unread();
