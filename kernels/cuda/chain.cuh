@@ -15,12 +15,12 @@
 namespace mobius {
 
 /// Whether the small kernels of a step may settle on the device while the kernel before still runs,
-/// and let the next one do so: MOBIUS_CUDA_OVERLAP, "off" (as without it) or "on". It changes no
+/// and let the next one do so: MOBIUS_CUDA_OVERLAP, "on" (as without it) or "off". It changes no
 /// result. Throws std::runtime_error on others.
 inline bool overlaps_small_kernels() {
   const char* asked = std::getenv("MOBIUS_CUDA_OVERLAP");
-  if (asked == nullptr || std::string_view(asked) == "off") return false;
-  if (std::string_view(asked) == "on") return true;
+  if (asked == nullptr || std::string_view(asked) == "on") return true;
+  if (std::string_view(asked) == "off") return false;
   throw std::runtime_error("MOBIUS_CUDA_OVERLAP is \"" + std::string(asked) +
                            "\", must be off or on");
 }

@@ -63,11 +63,12 @@ std::uint64_t bits_of(const void* pointer) {
   return reinterpret_cast<std::uintptr_t>(pointer);
 }
 
-/// MOBIUS_CUDA_ATTENTION=hopper asks for the kernels of kernels/cuda/hopper.
+/// The kernels of kernels/cuda/hopper where they take the shape; MOBIUS_CUDA_ATTENTION=plain asks for
+/// the plain ones everywhere.
 AttentionKernels chosen_attention_kernels() {
   const char* asked = std::getenv("MOBIUS_CUDA_ATTENTION");
-  if (asked == nullptr || std::string_view(asked) == "plain") return AttentionKernels::plain;
-  if (std::string_view(asked) == "hopper") return AttentionKernels::hopper;
+  if (asked == nullptr || std::string_view(asked) == "hopper") return AttentionKernels::hopper;
+  if (std::string_view(asked) == "plain") return AttentionKernels::plain;
   throw std::runtime_error("MOBIUS_CUDA_ATTENTION is \"" + std::string(asked) +
                            "\", must be plain or hopper");
 }

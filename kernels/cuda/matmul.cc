@@ -118,8 +118,8 @@ std::vector<std::int64_t> rungs_up_to(std::int64_t rows) {
 
 ProductKernels chosen_product_kernels() {
   const char* asked = std::getenv("MOBIUS_CUDA_PRODUCTS");
-  if (asked == nullptr || std::string_view(asked) == "library") return ProductKernels::library;
-  if (std::string_view(asked) == "own") return ProductKernels::own;
+  if (asked == nullptr || std::string_view(asked) == "own") return ProductKernels::own;
+  if (std::string_view(asked) == "library") return ProductKernels::library;
   throw std::runtime_error("MOBIUS_CUDA_PRODUCTS is \"" + std::string(asked) +
                            "\", must be library or own");
 }

@@ -19,7 +19,7 @@ namespace mobius {
 /// the shape and has the library's bits.
 enum class ProductKernels : std::uint8_t { library, own };
 
-/// MOBIUS_CUDA_PRODUCTS: "library" (as without it) or "own". Throws std::runtime_error on others.
+/// MOBIUS_CUDA_PRODUCTS: "own" (as without it) or "library". Throws std::runtime_error on others.
 ProductKernels chosen_product_kernels();
 
 /// out[R, N] = in[R, K] * weight[N, K]^T with cuBLASLt: bf16 in, f32 accumulation, f32 or bf16 out.
