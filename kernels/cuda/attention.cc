@@ -1,6 +1,10 @@
 #include "kernels/cuda/attention.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <string_view>
 
 #include "kernels/cuda/check.h"
 
@@ -19,9 +23,19 @@ constexpr std::int32_t kPlannedTopK = 16;
 constexpr std::size_t kPartialBytes = std::size_t{512} << 20;
 
 struct Parts {
-  std::size_t out = 0, state = 0, selection = 0, scores = 0, hopper = 0, end = 0;
+  std::size_t out = 0, state = 0, arrived = 0, selection = 0, scores = 0, hopper = 0, end = 0;
+  std::size_t arrived_bytes = 0;
   std::int32_t words = 0, blocks = 0, warps = 0;
 };
+
+/// MOBIUS_CUDA_STREAMS=old asks for attention_streams.cu where attention_decode.cu would do.
+bool asks_for_old_streams() {
+  const char* asked = std::getenv("MOBIUS_CUDA_STREAMS");
+  if (asked == nullptr || std::string_view(asked) == "new") return false;
+  if (std::string_view(asked) == "old") return true;
+  throw std::runtime_error("MOBIUS_CUDA_STREAMS is \"" + std::string(asked) +
+                           "\", must be new or old");
+}
 
 bool takes_fast_kernels(const KvShape& kv) {
   return (kv.head_dim == 64 || kv.head_dim == 128) && kv.page_tokens % 64 == 0;
@@ -121,6 +135,8 @@ Parts lay_out(const KvShape& kv, std::int32_t heads, const StepLimits& limits,
   const std::size_t spans = singles * static_cast<std::size_t>(heads) * kMaxSpans;
   parts.out = place(spans * static_cast<std::size_t>(kv.head_dim) * sizeof(float));
   parts.state = place(spans * 2 * sizeof(float));
+  parts.arrived_bytes = singles * static_cast<std::size_t>(kv.kv_heads) * sizeof(unsigned);
+  parts.arrived = place(parts.arrived_bytes);
   parts.selection =
       place(static_cast<std::size_t>(limits.max_rows) * static_cast<std::size_t>(heads) *
             static_cast<std::size_t>(parts.words) * sizeof(std::uint32_t));
@@ -156,8 +172,11 @@ AttentionWorkspace lay_out_attention_workspace(void* memory, const KvShape& kv, 
                                                const StepLimits& limits, AttentionKernels kernels) {
   const Parts parts = lay_out(kv, heads, limits, kernels);
   auto* bytes = static_cast<std::byte*>(memory);
+  MOBIUS_CUDA(cudaMemset(bytes + parts.arrived, 0, parts.arrived_bytes));
+  MOBIUS_CUDA(cudaDeviceSynchronize());  // the memset's stream is not the backend's
   return {.partial_out = reinterpret_cast<float*>(bytes + parts.out),
           .partial_state = reinterpret_cast<float*>(bytes + parts.state),
+          .arrived = reinterpret_cast<unsigned*>(bytes + parts.arrived),
           .selection = reinterpret_cast<std::uint32_t*>(bytes + parts.selection),
           .selection_words = parts.words,
           .scores = reinterpret_cast<float*>(bytes + parts.scores),
@@ -176,7 +195,9 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
   const bool fast_singles = host.single_top_k > 0 &&
                             launch_fast_singles(out, q, kv, layer, host, step, workspace, stream);
   const bool full_singles = host.single > 0 && layer >= shape.num_layers - host.single_full_layers;
-  const bool streams = full_singles && takes_streams(shape);
+  const auto heads = static_cast<std::int32_t>(q.cols / shape.head_dim);
+  const bool decode = full_singles && !asks_for_old_streams() && takes_decode(shape, heads);
+  const bool streams = full_singles && !decode && takes_streams(shape);
   const AttentionCall call{
       .q = static_cast<const std::uint16_t*>(q.data),
       .out = static_cast<std::uint16_t*>(out.data),
@@ -186,7 +207,7 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
       .centroids = kv.centroids(layer),
       .step = step,
       .workspace = workspace,
-      .heads = static_cast<std::int32_t>(q.cols / shape.head_dim),
+      .heads = heads,
       .kv_heads = shape.kv_heads,
       .page_tokens = shape.page_tokens,
       .centroid_block = shape.centroid_block,
@@ -195,21 +216,25 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
       .tiles = fast_tiles ? 0 : host.tiles,
       .single = host.single,
       .skip_sparse_singles = fast_singles,
-      .skip_full_singles = streams,
+      .skip_full_singles = decode || streams,
+      .full_singles_merged = decode,
+      .early_copies = host.tiles == 0,
   };
   const bool sparse_tiles = host.top_k > 0 && call.tiles > 0;
   const bool sparse_singles = host.single_top_k > 0 && !fast_singles;
   if (sparse_tiles || sparse_singles) launch_gate(call, shape.head_dim, stream);
   if (call.tiles > 0) launch_tiles(call, shape.head_dim, stream);
+  if (decode) launch_decode(call, shape.head_dim, stream);
   if (streams) launch_streams(call, shape.head_dim, stream);
-  if (sparse_singles || (full_singles && !streams)) {
+  const bool full_left = full_singles && !decode;
+  if (sparse_singles || (full_left && !streams)) {
     const std::int64_t items = std::int64_t{host.single_spans} * shape.kv_heads;
     const auto blocks =
         fixed_grid ? kSingleBlocks
                    : static_cast<std::int32_t>(std::min<std::int64_t>(items, kSingleBlocks));
     launch_singles(call, shape.head_dim, blocks, stream);
   }
-  if (sparse_singles || full_singles) launch_merge(call, shape.head_dim, stream);
+  if (sparse_singles || full_left) launch_merge(call, shape.head_dim, stream);
 }
 
 }  // namespace mobius

@@ -20,6 +20,8 @@ struct AttentionWorkspace {
   /// running maximum (in units of log2) and the sum [singles, heads, kMaxSpans, 2].
   float* partial_out = nullptr;
   float* partial_state = nullptr;
+  /// Parts of full attention's rows that are there, [singles, kv_heads]: 0 between kernels.
+  unsigned* arrived = nullptr;
   /// Bit b of [rows, heads, selection_words]: block b, before the row's own, is chosen. Filled for
   /// rows whose policy at the layer is MoBA.
   std::uint32_t* selection = nullptr;
@@ -33,7 +35,8 @@ struct AttentionWorkspace {
   std::size_t hopper_bytes = 0;
 };
 
-/// Bytes of the workspace, and its parts laid out from `memory` (256-byte aligned).
+/// Bytes of the workspace, and its parts laid out from `memory` (256-byte aligned), on the device;
+/// sets to zero what must be so at the start, and waits for the device.
 std::size_t attention_workspace_bytes(const KvShape& kv, std::int32_t heads,
                                       const StepLimits& limits, AttentionKernels kernels);
 AttentionWorkspace lay_out_attention_workspace(void* memory, const KvShape& kv, std::int32_t heads,
@@ -59,6 +62,9 @@ struct AttentionCall {
   std::int32_t single = 0;           ///< slices of one row
   bool skip_sparse_singles = false;  ///< another kernel takes those under MoBA
   bool skip_full_singles = false;    ///< ... and those under full attention
+  bool full_singles_merged = false;  ///< ... and that one leaves nothing to merge
+  /// Whether keys before the step's own rows may be read while the kernel before still runs.
+  bool early_copies = false;
 };
 
 /// Backend::attention for a step that fits. `fixed_grid`: launches must not follow from the
@@ -79,7 +85,11 @@ void launch_singles(const AttentionCall& call, std::int32_t head_dim, std::int32
                     cudaStream_t stream);
 void launch_merge(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream);
 
-/// The same for rows under full attention, where the shape suits: attention_streams.cu.
+/// Rows under full attention, where the shape suits, merged: attention_decode.cu.
+bool takes_decode(const KvShape& kv, std::int32_t heads);
+void launch_decode(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream);
+
+/// The same as partial results: attention_streams.cu.
 bool takes_streams(const KvShape& kv);
 void launch_streams(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream);
 

@@ -51,6 +51,7 @@ StepUploader::Layout StepUploader::lay_out(std::int32_t rows, const StepLimits& 
   layout.tiles = place(2 * r);
   layout.single_rows = place(s);
   layout.single_spans = place(s + 1);
+  layout.single_parts = place(s + 1);
   const std::size_t hopper_slices =
       static_cast<std::size_t>(layers) * s * sizeof(hopper::Slice) / sizeof(std::int32_t);
   layout.hopper_slices = place(hopper_slices);
@@ -106,6 +107,7 @@ void StepUploader::fill(const StepView& step, const Layout& layout, std::int32_t
   host_.slices = static_cast<std::int32_t>(step.slices.size());
   host_.logit_rows = static_cast<std::int32_t>(step.logit_rows.size());
   at[layout.single_spans] = 0;
+  at[layout.single_parts] = 0;
   for (std::int32_t s = 0; s < host_.slices; ++s) {
     const SequenceSlice& slice = step.slices[static_cast<std::size_t>(s)];
     const bool moba = slice.policy.mode == AttentionMode::moba;
@@ -158,6 +160,8 @@ void StepUploader::fill(const StepView& step, const Layout& layout, std::int32_t
       at[layout.single_rows + host_.single++] = slice.first_row;
       host_.single_spans += span_count(end);
       at[layout.single_spans + host_.single] = host_.single_spans;
+      std::int32_t* parts = at + layout.single_parts + host_.single;
+      parts[0] = parts[-1] + decode_parts(end, kv_.kv_heads);
     } else {
       for (std::int32_t first = 0; first < slice.num_rows; first += tile_queries_) {
         std::int32_t* tile = at + layout.tiles + std::ptrdiff_t{2} * host_.tiles++;
@@ -206,6 +210,7 @@ void StepUploader::upload(const StepView& step, const CudaStream& stream) {
       .tiles = base + layout.tiles,
       .single_rows = base + layout.single_rows,
       .single_spans = base + layout.single_spans,
+      .single_parts = base + layout.single_parts,
       .hopper_slices = reinterpret_cast<const hopper::Slice*>(base + layout.hopper_slices),
       .hopper_singles = reinterpret_cast<const hopper::Slice*>(base + layout.hopper_singles)};
 }
