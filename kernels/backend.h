@@ -26,14 +26,22 @@ struct Buffer {
 };
 
 /// A weight matrix of shape [rows, cols], ready for the backend: y = x * W^T. It consists of one or
-/// more blocks of rows (q, k and v of a fused projection) that act as one matrix.
+/// more blocks of rows (q, k and v of a fused projection) that act as one matrix. Where they are
+/// e4m3, element [n, k] is code * row_scales[n] (fp8.h); the order of codes is the backend's.
 struct Weight {
   std::vector<HostTensor>
       row_blocks;                 ///< addresses are the backend's; the CPU's point into the file
   std::shared_ptr<void> storage;  ///< keeps copies alive; empty where the mapping is used in place
   std::int64_t rows = 0;
   std::int64_t cols = 0;
+  const float* row_scales = nullptr;  ///< [rows], an address of the backend's; e4m3 alone
 };
+
+/// Bytes of a weight [rows, cols] once it is converted to `dtype`, scales included.
+constexpr std::size_t weight_bytes(DType dtype, std::int64_t rows, std::int64_t cols) {
+  const auto scales = static_cast<std::size_t>(dtype == DType::e4m3 ? rows : 0) * sizeof(float);
+  return static_cast<std::size_t>(rows * cols) * size_of(dtype) + scales;
+}
 
 /// Keys, values, page sums and centroids of all layers. Opaque; made and used by one backend.
 class KvPool {
@@ -69,8 +77,12 @@ struct BackendInfo {
   std::int32_t threads = 0;
   /// Weights of the type asked for stay in the given memory; else they are copied to the device.
   bool weights_in_place = true;
+  /// Attention can tell which blocks a row attends (SequenceSlice::attended).
+  bool tells_blocks = false;
   /// What to compute in where nobody chose; empty: the type that the model is stored in.
   std::optional<DType> default_compute{};
+  /// Whether weights of products may be e4m3.
+  bool fp8_weights = false;
 };
 
 /// What workspace depends on. `activation` is where activations are rounded: the type of matmul
@@ -83,6 +95,7 @@ struct ModelShape {
   std::int32_t intermediate = 0;
   std::int32_t vocab = 0;
   DType activation = DType::bf16;  ///< bf16 or f32; weights of another type are converted on load
+  bool fp8_weights = false;        ///< weights of products are e4m3; not the embedding
 };
 
 /// The operations that a model is written in, for one device.
@@ -112,7 +125,8 @@ class Backend {
 
   /// Makes a weight from row blocks of equal `cols`. Where `dtype` is the blocks' own type, the CPU
   /// uses the given memory in place, so the mapping must outlive the weight; else it converts a
-  /// copy.
+  /// copy. e4m3: quantised, where `BackendInfo::fp8_weights` says so; a row with a value that is
+  /// not finite becomes NaN.
   virtual Weight load_weight(std::span<const HostTensor> row_blocks, DType dtype) = 0;
 
   virtual std::size_t kv_bytes(const KvShape& shape) const = 0;
@@ -140,7 +154,8 @@ class Backend {
   virtual void rms_norm(Tensor out, Tensor in, const Weight& weight, float eps) = 0;
 
   /// out[R, N] (f32 or bf16) = in[R, K] * weight[N, K]^T, or += where `accumulate` (f32 only). `in`
-  /// has the weight's type. Products are accumulated in f32. R is the tensors' own, not the step's.
+  /// has the weight's type, or bf16 where that is e4m3. Products are accumulated in f32. R is the
+  /// tensors' own, not the step's.
   virtual void matmul(Tensor out, Tensor in, const Weight& weight, bool accumulate) = 0;
 
   /// qkv[R, (Q + 2G) * D] (f32): rotates q and k by the row's position, writes q to q_out[R, Q * D]

@@ -6,11 +6,12 @@
 
 namespace mobius {
 
-/// Element types that weights, activations and the KV cache may have.
-enum class DType : std::uint8_t { f32, bf16, f16 };
+/// Element types that weights, activations and the KV cache may have; e4m3 for weights alone
+/// (fp8.h).
+enum class DType : std::uint8_t { f32, bf16, f16, e4m3 };
 
 constexpr std::size_t size_of(DType dtype) {
-  return dtype == DType::f32 ? 4 : 2;
+  return dtype == DType::f32 ? 4 : dtype == DType::e4m3 ? 1 : 2;
 }
 
 constexpr std::string_view name_of(DType dtype) {
@@ -18,6 +19,7 @@ constexpr std::string_view name_of(DType dtype) {
     case DType::f32: return "f32";
     case DType::bf16: return "bf16";
     case DType::f16: return "f16";
+    case DType::e4m3: return "e4m3";
   }
   return "unknown";
 }

@@ -68,19 +68,27 @@ struct LlamaTensors {
 /// every step.
 constexpr DType kNormType = DType::f32;
 
+/// Type of the weights that enter products.
+DType matrix_type(DType compute, bool fp8_weights) {
+  return fp8_weights ? DType::e4m3 : compute;
+}
+
 }  // namespace
 
-ModelShape model_shape(const LlamaConfig& config, DType compute) {
+ModelShape model_shape(const LlamaConfig& config, DType compute, bool fp8_weights) {
   return {.hidden = config.hidden_size,
           .heads = config.num_heads,
           .kv_heads = config.num_kv_heads,
           .head_dim = config.head_dim,
           .intermediate = config.intermediate_size,
           .vocab = config.vocab_size,
-          .activation = compute};
+          .activation = compute,
+          .fp8_weights = fp8_weights};
 }
 
-WeightMemory check_weights(const LlamaConfig& config, const Checkpoint& checkpoint, DType compute) {
+WeightMemory check_weights(const LlamaConfig& config, const Checkpoint& checkpoint, DType compute,
+                           bool fp8_weights) {
+  const DType matrices = matrix_type(compute, fp8_weights);
   const LlamaTensors tensors{config, checkpoint};
   WeightMemory memory;
   const auto add = [&](std::span<const HostTensor> blocks, DType dtype) {
@@ -88,7 +96,7 @@ WeightMemory check_weights(const LlamaConfig& config, const Checkpoint& checkpoi
       if (block.dtype == dtype) {
         memory.mapped_bytes += block.bytes();
       } else {
-        memory.copied_bytes += static_cast<std::size_t>(block.rows * block.cols) * size_of(dtype);
+        memory.copied_bytes += weight_bytes(dtype, block.rows, block.cols);
       }
     }
   };
@@ -98,14 +106,14 @@ WeightMemory check_weights(const LlamaConfig& config, const Checkpoint& checkpoi
   add_one(tensors.embedding(), compute);
   for (std::int32_t layer = 0; layer < config.num_layers; ++layer) {
     add_one(tensors.attention_norm(layer), kNormType);
-    add(tensors.qkv(layer), compute);
-    add_one(tensors.output(layer), compute);
+    add(tensors.qkv(layer), matrices);
+    add_one(tensors.output(layer), matrices);
     add_one(tensors.mlp_norm(layer), kNormType);
-    add(tensors.gate_up(layer), compute);
-    add_one(tensors.down(layer), compute);
+    add(tensors.gate_up(layer), matrices);
+    add_one(tensors.down(layer), matrices);
   }
   add_one(tensors.final_norm(), kNormType);
-  if (!config.tie_word_embeddings) add_one(tensors.lm_head(), compute);
+  if (!config.tie_word_embeddings) add_one(tensors.lm_head(), matrices);
   return memory;
 }
 
@@ -134,11 +142,12 @@ Llama::Llama(const LlamaConfig& config, const Checkpoint& checkpoint, const Memo
                                static_cast<std::int64_t>(frequencies_.size())};
   inverse_frequencies_ = backend.load_weight(std::span(&frequencies, 1), DType::f32);
   const DType compute = shape_.activation;
+  const DType matrices = matrix_type(compute, shape_.fp8_weights);
   const LlamaTensors tensors{config, checkpoint};
   std::size_t done = 0;
   const auto load = [&](std::span<const HostTensor> blocks, DType dtype) {
     Weight weight = backend.load_weight(blocks, dtype);
-    done += static_cast<std::size_t>(weight.rows * weight.cols) * size_of(dtype);
+    done += weight_bytes(dtype, weight.rows, weight.cols);
     if (progress) progress(done, plan.weights.mapped_bytes + plan.weights.copied_bytes);
     return weight;
   };
@@ -150,15 +159,15 @@ Llama::Llama(const LlamaConfig& config, const Checkpoint& checkpoint, const Memo
   for (std::int32_t layer = 0; layer < config.num_layers; ++layer) {
     layers_.push_back({
         .attention_norm = load_matrix(tensors.attention_norm(layer), kNormType),
-        .qkv = load(tensors.qkv(layer), compute),
-        .output = load_matrix(tensors.output(layer), compute),
+        .qkv = load(tensors.qkv(layer), matrices),
+        .output = load_matrix(tensors.output(layer), matrices),
         .mlp_norm = load_matrix(tensors.mlp_norm(layer), kNormType),
-        .gate_up = load(tensors.gate_up(layer), compute),
-        .down = load_matrix(tensors.down(layer), compute),
+        .gate_up = load(tensors.gate_up(layer), matrices),
+        .down = load_matrix(tensors.down(layer), matrices),
     });
   }
   final_norm_ = load_matrix(tensors.final_norm(), kNormType);
-  lm_head_ = config.tie_word_embeddings ? embedding_ : load_matrix(tensors.lm_head(), compute);
+  lm_head_ = config.tie_word_embeddings ? embedding_ : load_matrix(tensors.lm_head(), matrices);
 
   const auto rows = static_cast<std::size_t>(max_rows_);
   const auto sampled = static_cast<std::size_t>(max_logit_rows_);

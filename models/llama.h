@@ -13,13 +13,15 @@
 
 namespace mobius {
 
-/// Sizes that the backend needs to know. `compute` is the type of weights and activations.
-ModelShape model_shape(const LlamaConfig& config, DType compute);
+/// Sizes that the backend needs to know. `compute` is the type of weights and activations; with
+/// `fp8_weights`, weights of products are e4m3 instead.
+ModelShape model_shape(const LlamaConfig& config, DType compute, bool fp8_weights = false);
 
 /// Checks that the checkpoint has every tensor of the architecture in the right shape, and says how
-/// much memory loading them as `compute` takes. Throws std::runtime_error that names file and
-/// tensor.
-WeightMemory check_weights(const LlamaConfig& config, const Checkpoint& checkpoint, DType compute);
+/// much memory loading them as in `model_shape` takes. Throws std::runtime_error that names file
+/// and tensor.
+WeightMemory check_weights(const LlamaConfig& config, const Checkpoint& checkpoint, DType compute,
+                           bool fp8_weights = false);
 
 /// Bytes of the buffers that hold activations of one step.
 std::size_t activation_bytes(const ModelShape& model, const StepLimits& limits);
@@ -67,7 +69,7 @@ class Llama {
   Weight embedding_;  // [V, H]
   std::vector<Layer> layers_;
   Weight final_norm_;  // [1, H]
-  Weight lm_head_;     // [V, H]; the embedding where tied
+  Weight lm_head_;     // [V, H]; where tied the embedding, which is never fp8
 
   // R rows of the largest step, S sampled rows.
   Buffer residual_;        // [R, H] f32

@@ -90,12 +90,16 @@ MemoryPlan plan_memory(const ModelOptions& options, const LlamaConfig& config, D
   const DType compute = compute_dtype(options, stored);
   check_options(options, config, compute);
   const BackendInfo device = backend.info();
+  if (options.fp8_weights && !device.fp8_weights) {
+    fail("model.quantization is fp8, must be none with " + device.name +
+         ": only the CUDA backend computes with fp8 weights");
+  }
   MemoryPlan plan;
   plan.device = device.name;
   plan.memory_bytes = device.memory_bytes;
   plan.weights = weights;
   plan.model_context = config.max_position_embeddings;
-  plan.model = model_shape(config, compute);
+  plan.model = model_shape(config, compute, options.fp8_weights);
   const std::int32_t wanted_context =
       options.max_context > 0 ? options.max_context : config.max_position_embeddings;
   plan.limits = {.max_rows = options.step_tokens,
@@ -163,13 +167,15 @@ std::string render(const MemoryPlan& plan) {
     table += '\n';
   };
   const std::string dtype(name_of(plan.model.activation));
+  const std::string copied = plan.model.fp8_weights ? "copied from the checkpoint, fp8 in products"
+                                                    : "copied from the checkpoint";
   line("memory", size_text(plan.memory_bytes), plan.device);
   if (plan.weights.mapped_bytes > 0) {
     line("weights", size_text(plan.weights.mapped_bytes), "mapped from the checkpoint");
   }
   if (plan.weights.copied_bytes > 0) {
     line(plan.weights.mapped_bytes > 0 ? "" : "weights", size_text(plan.weights.copied_bytes),
-         "copied from the checkpoint");
+         copied);
   }
   line("workspace", size_text(plan.workspace_bytes),
        dtype + ", steps of up to " + std::to_string(plan.limits.max_rows) + " tokens and " +

@@ -18,6 +18,9 @@ struct ModelOptions {
   /// Type of weights and activations, bf16 or f32. Empty: on a GPU bf16; else the stored type, and
   /// f32 for a checkpoint stored as f16 (bf16 would drop three of its mantissa bits).
   std::optional<DType> compute_dtype;
+  /// Weights of products are quantised to e4m3 on load, with a scale a row (kernels/fp8.h); the
+  /// embedding is not. For backends whose info says so.
+  bool fp8_weights = false;
   /// Type of cached keys and values. Empty: the compute type, which is also the only one that works
   /// so far.
   std::optional<DType> kv_dtype;

@@ -59,6 +59,7 @@ class CpuBackend final : public Backend {
     info.name = "cpu (" + std::string(name_of(isa_)) + ", " + std::to_string(pool_.size()) +
                 (pool_.size() == 1 ? " thread)" : " threads)");
     info.memory_bytes = available_memory();
+    info.tells_blocks = true;
     return info;
   }
 
@@ -81,7 +82,10 @@ class CpuBackend final : public Backend {
 
   Weight load_weight(std::span<const HostTensor> row_blocks, DType dtype) override {
     if (row_blocks.empty()) throw std::runtime_error("a weight has no row blocks");
-    if (dtype == DType::f16) throw std::runtime_error("the CPU computes in bf16 or f32, not f16");
+    if (dtype != DType::bf16 && dtype != DType::f32) {
+      throw std::runtime_error("the CPU computes in bf16 or f32, not " +
+                               std::string(name_of(dtype)));
+    }
     Weight weight;
     weight.cols = row_blocks.front().cols;
     std::size_t copied = 0;

@@ -34,6 +34,11 @@ float round_to(DType dtype, float value) {
     case DType::bf16:
       return round_significand(value, 8, -126, std::numeric_limits<float>::infinity());
     case DType::f16: return round_significand(value, 11, -14, 65536.0F);
+    // All that would round to 480 or beyond is 448: there is no infinity.
+    case DType::e4m3:
+      return std::isnan(value)
+                 ? value
+                 : round_significand(std::clamp(value, -448.0F, 448.0F), 4, -6, 480.0F);
   }
   return value;
 }

@@ -12,7 +12,8 @@ namespace mobius {
 // values that the operation under test reads, i.e. bf16 inputs widened to float. Results are not
 // rounded: a test rounds or allows for it. Sizes that do not fit throw std::invalid_argument.
 
-/// The nearest value of `dtype`, ties to even; overflow becomes infinity, NaN stays NaN.
+/// The nearest value of `dtype`, ties to even; overflow becomes infinity (448 in e4m3, which has
+/// none), NaN stays NaN.
 float round_to(DType dtype, float value);
 
 /// [rows, cols]: in / sqrt(mean(in^2) + eps) * weight, weight[cols]. rows follows from in.

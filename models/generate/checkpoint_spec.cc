@@ -20,6 +20,7 @@ const char* safetensors_name(DType dtype) {
     case DType::f32: return "F32";
     case DType::bf16: return "BF16";
     case DType::f16: return "F16";
+    case DType::e4m3: throw std::invalid_argument("checkpoints are f32, bf16 or f16");
   }
   return "";
 }

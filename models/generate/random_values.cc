@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
 
 #include "kernels/bf16.h"
 
@@ -75,6 +76,7 @@ void fill_values(std::span<std::byte> out, DType dtype, std::uint64_t key, std::
       return;
     case DType::bf16: fill<std::uint16_t>(out, key, first, values, to_bf16); return;
     case DType::f16: fill<std::uint16_t>(out, key, first, values, to_f16); return;
+    case DType::e4m3: throw std::invalid_argument("checkpoints are f32, bf16 or f16");
   }
 }
 

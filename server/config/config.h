@@ -17,6 +17,7 @@ struct ServerConfig {
     std::string path;
     std::string name;
     std::string dtype = "auto";
+    std::string quantization = "none";
     std::int64_t max_context = 0;
   } model;
 

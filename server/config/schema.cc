@@ -47,6 +47,9 @@ const auto kSchema = std::to_array<ConfigKey>({
         model.dtype, "auto|f32|bf16",
         "Type of weights, activations and KV cache; auto: bf16 on a GPU, else as the checkpoint is "
         "stored, f32 for f16."),
+    MOBIUS_TEXT(model.quantization, "none|fp8",
+                "fp8: weights of products are quantised on load to e4m3 with a scale for each "
+                "output, in half the memory of bf16; on a GPU alone."),
     MOBIUS_INT(
         model.max_context, 0, kMaxInt32, "tokens",
         "Longest prompt plus answer, refused if the KV cache cannot hold it; 0: as long as model "

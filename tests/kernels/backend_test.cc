@@ -111,6 +111,7 @@ TEST(CpuBackend, RefusesWeightsItCannotUse) {
   EXPECT_THROW(backend->load_weight({}, DType::bf16), std::runtime_error);
   EXPECT_THROW(backend->load_weight(mixed, DType::bf16), std::runtime_error);
   EXPECT_THROW(backend->load_weight(fine, DType::f16), std::runtime_error);
+  EXPECT_THROW(backend->load_weight(fine, DType::e4m3), std::runtime_error);
   EXPECT_THROW(backend->load_weight(empty, DType::bf16), std::runtime_error);
   EXPECT_THROW(backend->load_weight(null, DType::bf16), std::runtime_error);
 }

@@ -62,6 +62,21 @@ TEST(Generate, LoaderReadsBackWhatWasWritten) {
     EXPECT_EQ(checkpoint.files().size(), 3U);
     const WeightMemory memory = check_weights(loaded, checkpoint, dtype);
     EXPECT_GT(memory.mapped_bytes, 4'000'000U);
+    // fp8: a byte and, for each row, a scale, in all but embedding and norms.
+    const WeightMemory quantised = check_weights(loaded, checkpoint, dtype, true);
+    const std::int64_t query = std::int64_t{loaded.num_heads} * loaded.head_dim;
+    const std::int64_t kv = std::int64_t{loaded.num_kv_heads} * loaded.head_dim;
+    const std::int64_t hidden = loaded.hidden_size;
+    const std::int64_t inner = loaded.intermediate_size;
+    const std::int64_t head = loaded.tie_word_embeddings ? 0 : loaded.vocab_size;
+    const std::int64_t elements =
+        loaded.num_layers * (2 * (query + kv) * hidden + 3 * inner * hidden) + head * hidden;
+    const std::int64_t rows =
+        loaded.num_layers * (query + 2 * kv + hidden + 2 * inner + hidden) + head;
+    EXPECT_EQ(memory.mapped_bytes + memory.copied_bytes -
+                  (quantised.mapped_bytes + quantised.copied_bytes),
+              static_cast<std::size_t>(elements) * (size_of(dtype) - 1) -
+                  static_cast<std::size_t>(rows) * 4);
   }
 }
 

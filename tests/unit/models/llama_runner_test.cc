@@ -260,6 +260,16 @@ TEST(LlamaRunner, StoredTypeDecidesComputeType) {
   EXPECT_LT(plain.runner->plan().weights.copied_bytes, 10'000U);  // norms
 }
 
+TEST(LlamaRunner, TheCpuRefusesFp8Weights) {
+  const ScratchFolder folder;
+  write_checkpoint(small_config(), {.seed = 2, .dtype = DType::bf16}, folder.path());
+  ModelOptions options = options_for(folder);
+  options.fp8_weights = true;
+  EXPECT_THAT(message_of([&] { plan_llama(options); }),
+              testing::AllOf(HasSubstr("model.quantization is fp8, must be none with cpu"),
+                             HasSubstr("only the CUDA backend")));
+}
+
 TEST(LlamaRunner, TypesAgreeUpToTheirRounding) {
   const std::vector<std::int32_t> tokens = some_tokens(40, 7);
   const auto last_logits = [&](DType stored, std::optional<DType> compute) {

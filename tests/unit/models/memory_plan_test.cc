@@ -18,9 +18,12 @@ using testing::Not;
 /// Costs of a made-up device; computes nothing.
 class PricedBackend : public Backend {
  public:
-  explicit PricedBackend(std::size_t memory) : memory_(memory) {}
+  explicit PricedBackend(std::size_t memory, bool fp8_weights = false)
+      : memory_(memory), fp8_weights_(fp8_weights) {}
 
-  BackendInfo info() const override { return {"priced", memory_, 1}; }
+  BackendInfo info() const override {
+    return {.name = "priced", .memory_bytes = memory_, .threads = 1, .fp8_weights = fp8_weights_};
+  }
   /// As many bytes as keys and values have, and 4096 for the pool itself.
   std::size_t kv_bytes(const KvShape& kv) const override {
     return 4096 + std::size_t{2} * kv.num_layers * kv.num_pages * kv.page_tokens * kv.kv_heads *
@@ -70,6 +73,7 @@ class PricedBackend : public Backend {
     throw std::logic_error("planning must neither take memory nor compute");
   }
   std::size_t memory_;
+  bool fp8_weights_;
 };
 
 /// 1 KiB of KV cache per token in bf16.
@@ -187,6 +191,18 @@ TEST(MemoryPlan, ComputeTypeFollowsStorage) {
   ModelOptions options;
   options.compute_dtype = DType::bf16;
   EXPECT_EQ(plan(options, 4096 * kMiB, DType::f16).model.activation, DType::bf16);
+}
+
+TEST(MemoryPlan, Fp8WeightsNeedABackendThatTakesThem) {
+  ModelOptions options;
+  options.fp8_weights = true;
+  EXPECT_THAT(refusal(options), HasSubstr("model.quantization is fp8, must be none with priced"));
+  const MemoryPlan result = plan_memory(options, config(), DType::bf16, {.copied_bytes = kMiB},
+                                        PricedBackend(4096 * kMiB, true));
+  EXPECT_TRUE(result.model.fp8_weights);
+  EXPECT_EQ(result.model.activation, DType::bf16);
+  EXPECT_THAT(render(result), HasSubstr("fp8 in products"));
+  EXPECT_FALSE(plan({}).model.fp8_weights);
 }
 
 TEST(MemoryPlan, RendersOneLinePerItem) {

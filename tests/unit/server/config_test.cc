@@ -22,7 +22,8 @@ using testing::IsEmpty;
 TEST(Config, ReadsEverySection) {
   ServerConfig config;
   EXPECT_THAT(apply_config_json(config, R"({
-    "model": {"path": "m", "name": "n", "dtype": "bf16", "max_context": 4096},
+    "model": {"path": "m", "name": "n", "dtype": "bf16", "quantization": "fp8",
+              "max_context": 4096},
     "kv": {"page_tokens": 64, "bytes": 1048576},
     "attention": {"prefill": {"mode": "moba", "block": 256, "top_k": 4},
                   "decode": {"mode": "full"}, "full_attention_last_layers": 3},
@@ -36,6 +37,7 @@ TEST(Config, ReadsEverySection) {
               IsEmpty());
   EXPECT_EQ(config.model.path, "m");
   EXPECT_EQ(config.model.dtype, "bf16");
+  EXPECT_EQ(config.model.quantization, "fp8");
   EXPECT_EQ(config.kv.bytes, 1048576);
   EXPECT_EQ(config.engine.max_waiting, 0);
   EXPECT_EQ(config.http.address, "::1");
@@ -90,6 +92,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{R"({"http": 80})", "c.json: http: is an integer; must be an object"},
         BadConfig{R"({"model": {"dtype": "f64"}})",
                   "c.json: model.dtype: is \"f64\"; must be one of auto, f32, bf16"},
+        BadConfig{R"({"model": {"quantization": "int4"}})",
+                  "c.json: model.quantization: is \"int4\"; must be one of none, fp8"},
         BadConfig{R"({"model": {"path": 1}})",
                   "c.json: model.path: is an integer (1); must be a string, any text"},
         BadConfig{R"({"server": {"allow_insecure_remote": 1}})",
