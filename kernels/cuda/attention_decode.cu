@@ -146,6 +146,15 @@ __device__ void copy_parts(const AttentionCall& call, std::uint8_t* ring, std::u
       // Pages are multiples of 16 tokens, parts begin at multiples of 64: a group lies in one page.
       const int own = key + min(lane, groups - 1) * kGroupTokens;
       const int own_page = __ldg(pages + own / call.page_tokens);
+      // In groups, which 32 bits can count. Each lane finds one's place, for both operands.
+      const int own_place =
+          (own_page * call.kv_heads + part.kv_head) * (call.page_tokens / kGroupTokens) +
+          own % call.page_tokens / kGroupTokens;
+      int places[kGroups];
+#pragma unroll
+      for (int group = 0; group < kGroups; ++group) {
+        places[group] = __shfl_sync(kFullMask, own_place, group);
+      }
       if (!waited && key + kPieceTokens > part.position) wait();
 #pragma unroll
       for (int operand = 0; operand < 2; ++operand) {
@@ -157,10 +166,7 @@ __device__ void copy_parts(const AttentionCall& call, std::uint8_t* ring, std::u
 #pragma unroll
         for (int group = 0; group < kGroups; ++group) {
           if (group >= groups) break;
-          const std::int64_t page = __shfl_sync(kFullMask, own_page, group);
-          const int token = (key + group * kGroupTokens) % call.page_tokens;
-          const std::uint16_t* from =
-              cells + ((page * call.kv_heads + part.kv_head) * call.page_tokens + token) * D;
+          const std::uint16_t* from = cells + std::int64_t{places[group]} * (kGroupTokens * D);
           matvec::copy_bulk(to + static_cast<std::uint32_t>(group * group_pitch<D>()), from,
                             static_cast<std::uint32_t>(group_bytes<D>()), full + slot.index,
                             policy);

@@ -223,6 +223,66 @@ void long_case(const Setup& setup, Report& report) {
   check_rows(fixture, sequence, setup.tokens - 3 * last, name + ", the end", report);
 }
 
+/// The last rows of sequences of several lengths token by token: each alone, and all in one step.
+/// Every `checked`-th is also held against the oracle.
+void decode_case(const AttentionSizes& sizes, const std::vector<std::int32_t>& lengths, int checked,
+                 Report& report) {
+  constexpr std::int32_t kSteps = 3;
+  const std::int32_t longest = *std::max_element(lengths.begin(), lengths.end());
+  const auto count = static_cast<std::int32_t>(lengths.size());
+  std::int32_t pages = 3;
+  for (const std::int32_t length : lengths) pages += 2 * (length / sizes.page_tokens + 1);
+  AttentionFixture fixture(sizes, {std::max(longest, count), count, longest}, pages,
+                           AttentionKernels::plain);
+  const std::string name = name_of_sizes(sizes) + ", decode beside " + std::to_string(count - 1) +
+                           " others, up to " + std::to_string(longest) + " tokens";
+  std::vector<TestSequence> alone;
+  std::vector<TestSequence> beside;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    for (std::vector<TestSequence>* sequences : {&alone, &beside}) {
+      sequences->push_back(fixture.make_sequence(lengths[i], AttentionPolicy::full(), 100 + i));
+      const TestSlice most{&sequences->back(), std::max(lengths[i] - kSteps, 0)};
+      if (most.rows > 0) fixture.step(std::span(&most, 1));
+    }
+  }
+  for (std::int32_t step = 0; step < kSteps; ++step) {
+    std::vector<TestSlice> slices;
+    for (TestSequence& sequence : beside) {
+      if (sequence.done < sequence.tokens) slices.push_back({&sequence, 1});
+    }
+    fixture.step(slices);
+  }
+  bool equal = true;
+  for (std::size_t i = 0; i < alone.size(); ++i) {
+    while (alone[i].done < alone[i].tokens) {
+      const TestSlice one{&alone[i], 1};
+      fixture.step(std::span(&one, 1));
+    }
+    equal = equal && alone[i].out == beside[i].out;
+    if (i % static_cast<std::size_t>(checked) != 0) continue;
+    check_rows(fixture, beside[i], std::max(lengths[i] - kSteps, 0),
+               name + ": " + std::to_string(lengths[i]), report);
+  }
+  report.add({"batching", name, equal ? "bit-equal" : "bits differ", equal});
+}
+
+void decode_cases(Report& report) {
+  // Ends of groups of 8 tokens, pieces of 64, pages, and parts: of 64 keys up to 1,024 with 8 KV
+  // heads (132 / 8 parts), up to 4,224 with 2.
+  const std::vector<std::int32_t> lengths = {1,   2,   8,   9,    63,   64,   65,   127,
+                                             128, 129, 130, 1023, 1024, 1027, 3000, 4227};
+  decode_case({8, 2, 128, 128, 0}, lengths, 1, report);
+  decode_case({32, 8, 128, 128, 0}, {1, 66, 1026, 1100, 2051}, 1, report);
+  decode_case({14, 2, 64, 16, 0}, {1, 17, 200, 1500}, 1, report);
+  decode_case({3, 3, 64, 48, 0}, {2, 49, 50, 193, 700}, 1, report);
+  decode_case({8, 1, 128, 80, 0}, {5, 81, 300, 900}, 1, report);
+  std::vector<std::int32_t> many;
+  for (std::int32_t i = 0; i < 64; ++i) many.push_back(1 + i * 53 % 601);
+  decode_case({8, 2, 128, 32, 0}, many, 9, report);
+  many.assign({70, 65600, 300});
+  decode_case({4, 1, 128, 128, 0}, many, 1, report);
+}
+
 }  // namespace
 
 void run_attention_cases(const Options& options, Report& report) {
@@ -233,6 +293,7 @@ void run_attention_cases(const Options& options, Report& report) {
   if (options.small) {
     cutting_cases({{4, 1, 64, 16, 16}, moba(16, 2), 70}, report);
     cutting_cases({{4, 2, 128, 16, 0}, full, 40}, report);
+    decode_case({4, 2, 128, 16, 0}, {1, 70, 130}, 1, report);
     return;
   }
   const std::vector<Setup> setups = {
@@ -245,6 +306,7 @@ void run_attention_cases(const Options& options, Report& report) {
       {{8, 8, 128, 16, 16}, moba(16, 3), 200}, {{14, 2, 64, 128, 128}, moba(128, 2), 600},
   };
   for (const Setup& setup : setups) cutting_cases(setup, report);
+  decode_cases(report);
   for (const AttentionKernels kernels : {AttentionKernels::plain, AttentionKernels::hopper}) {
     cutting_cases({{8, 2, 128, 128, 0}, full, 700, kernels}, report);
     cutting_cases({{8, 2, 128, 64, 128}, moba(128, 3), 900, kernels}, report);

@@ -13,7 +13,7 @@ namespace {
 constexpr std::int32_t kHidden = 128;
 constexpr std::int32_t kHeads = 4;
 constexpr std::int32_t kKvHeads = 2;
-constexpr std::int32_t kHeadDim = 32;
+constexpr std::int32_t kHeadDim = 64;
 constexpr std::int32_t kInner = 192;
 constexpr std::int32_t kVocab = 300;
 constexpr std::int32_t kPage = 16;
