@@ -90,7 +90,7 @@ __device__ __nv_bfloat16 centroid_of(const float* sums, const std::int32_t* tabl
 /// heads come first, then KV heads, which also append to the page.
 __global__ void rope_append_kernel(RopeArguments a) {
   __shared__ __nv_bfloat16 chunk[kChunkRows * kMaxHeadDim];
-  hopper::join_chain();
+  hopper::release_next_kernel();
   const std::int32_t* segment = a.segments + 4 * blockIdx.x;
   const int slice = segment[0];
   const int first_row = segment[1];
@@ -101,6 +101,25 @@ __global__ void rope_append_kernel(RopeArguments a) {
   const std::int64_t columns = std::int64_t{a.heads + 2 * a.kv_heads} * a.head_dim;
   const float* in = a.qkv + first_row * columns + head * a.head_dim;
   const int pairs = rows * half;
+  // What the kernel before does not write is read while it ends: for decode's one row, latencies are
+  // all there is.
+  const int own = static_cast<int>(threadIdx.x);
+  float first_cosine;
+  float first_sine;
+  rotation(first_position + own / half, a.inverse_frequencies[own % half], &first_cosine,
+           &first_sine);
+  const std::int64_t page =
+      a.pages[std::int64_t{slice} * a.max_pages + first_position / a.page_tokens];
+  hopper::wait_previous_kernel();
+  /// Of the at-th pair of the segment, by the thread that has it.
+  const auto turn = [&](int at, float* cosine, float* sine) {
+    if (at == own) {
+      *cosine = first_cosine;
+      *sine = first_sine;
+    } else {
+      rotation(first_position + at / half, a.inverse_frequencies[at % half], cosine, sine);
+    }
+  };
   if (head < a.heads) {
     __nv_bfloat16* out =
         a.q_out + (std::int64_t{first_row} * a.heads + head) * std::int64_t{a.head_dim};
@@ -109,7 +128,7 @@ __global__ void rope_append_kernel(RopeArguments a) {
       const int i = at % half;
       float cosine;
       float sine;
-      rotation(first_position + row, a.inverse_frequencies[i], &cosine, &sine);
+      turn(at, &cosine, &sine);
       const float x = in[row * columns + i];
       const float y = in[row * columns + i + half];
       __nv_bfloat16* to = out + std::int64_t{row} * a.heads * a.head_dim;
@@ -120,14 +139,11 @@ __global__ void rope_append_kernel(RopeArguments a) {
   }
 
   const int kv_head = head - a.heads;
-  const std::int64_t page =
-      a.pages[std::int64_t{slice} * a.max_pages + first_position / a.page_tokens];
   const int slot = first_position % a.page_tokens;
   const std::int64_t vector = page * a.kv_heads + kv_head;
   const std::int64_t cell = (vector * a.page_tokens + slot) * a.head_dim;
   const float* value = in + std::int64_t{a.kv_heads} * a.head_dim;
   // A page's first slot starts its sum anew: tokens one after the other (moba.md, rule 2).
-  const int own = static_cast<int>(threadIdx.x);
   float sum = own < a.head_dim && slot > 0 ? a.sums[vector * a.head_dim + own] : 0.0F;
   for (int begin = 0; begin < rows; begin += kChunkRows) {
     const int count = min(kChunkRows, rows - begin);
@@ -136,7 +152,7 @@ __global__ void rope_append_kernel(RopeArguments a) {
       const int i = at % half;
       float cosine;
       float sine;
-      rotation(first_position + begin + row, a.inverse_frequencies[i], &cosine, &sine);
+      turn(begin * half + at, &cosine, &sine);
       const float x = in[(begin + row) * columns + i];
       const float y = in[(begin + row) * columns + i + half];
       const __nv_bfloat16 low = __float2bfloat16_rn(__fmul_rn(x, cosine) - __fmul_rn(y, sine));
