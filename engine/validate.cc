@@ -52,9 +52,8 @@ Status check_prompt(const GenerationRequest& request, const RunnerInfo& model,
 Status check_sampling(const SamplingParams& params, const RunnerInfo& model) {
   Status status = check_range("temperature", params.temperature, 0.0F, kMaxTemperature);
   if (!status.ok()) return status;
-  if (params.top_k < 0) {
-    return refuse("top_k", "is " + std::to_string(params.top_k) + ", must be at least 0 (0: all)");
-  }
+  status = check_integer("top_k", params.top_k, kTopKRange);
+  if (!status.ok()) return status;
   if (!(params.top_p > 0.0F && params.top_p <= 1.0F)) {
     return refuse("top_p",
                   "is " + number(params.top_p) + ", must be a number greater than 0 and at most 1");
@@ -68,15 +67,13 @@ Status check_sampling(const SamplingParams& params, const RunnerInfo& model) {
   if (!status.ok()) return status;
   status = check_range("frequency_penalty", params.frequency_penalty, -kMaxPenalty, kMaxPenalty);
   if (!status.ok()) return status;
-  if (params.top_logprobs < -1 || params.top_logprobs > kMaxTopLogprobs) {
-    return refuse("top_logprobs", "is " + std::to_string(params.top_logprobs) +
-                                      ", must be from 0 to " + std::to_string(kMaxTopLogprobs));
+  if (params.top_logprobs != -1) {
+    status = check_integer("top_logprobs", params.top_logprobs, kTopLogprobsRange);
+    if (!status.ok()) return status;
   }
   for (const auto& [token, bias] : params.logit_bias) {
-    if (token < 0 || token >= model.vocab_size) {
-      return refuse("logit_bias", "has token " + std::to_string(token) + ", must be from 0 to " +
-                                      std::to_string(model.vocab_size - 1));
-    }
+    status = check_token("logit_bias", token, model);
+    if (!status.ok()) return status;
     status =
         check_range("logit_bias." + std::to_string(token), bias, -kMaxLogitBias, kMaxLogitBias);
     if (!status.ok()) return status;
@@ -84,20 +81,13 @@ Status check_sampling(const SamplingParams& params, const RunnerInfo& model) {
   return {};
 }
 
-Status check_priority(const GenerationRequest& request) {
-  if (request.priority >= -kMaxPriority && request.priority <= kMaxPriority) return {};
-  return refuse("priority", "is " + std::to_string(request.priority) + ", must be from " +
-                                std::to_string(-kMaxPriority) + " to " +
-                                std::to_string(kMaxPriority));
-}
-
 Status check_ends(const GenerationRequest& request, const RunnerInfo& model) {
   if (request.ignore_eos && request.grammar != nullptr) {
     return refuse("ignore_eos", "is set; nothing can follow the end of an answer with a format");
   }
-  if (request.max_tokens && *request.max_tokens < 1) {
-    return refuse("max_tokens",
-                  "is " + std::to_string(*request.max_tokens) + ", must be at least 1");
+  if (request.max_tokens) {
+    Status status = check_integer("max_tokens", *request.max_tokens, kMaxTokensRange);
+    if (!status.ok()) return status;
   }
   if (request.stop.size() > kMaxStopStrings) {
     return refuse("stop", "has " + std::to_string(request.stop.size()) +
@@ -120,11 +110,8 @@ Status check_ends(const GenerationRequest& request, const RunnerInfo& model) {
                                         std::to_string(kMaxStopTokens));
   }
   for (const std::int32_t token : request.stop_tokens) {
-    if (token < 0 || token >= model.vocab_size) {
-      return refuse("stop_token_ids", "has token " + std::to_string(token) +
-                                          ", must be from 0 to " +
-                                          std::to_string(model.vocab_size - 1));
-    }
+    Status status = check_token("stop_token_ids", token, model);
+    if (!status.ok()) return status;
   }
   return {};
 }
@@ -140,6 +127,22 @@ Status check_policy(const std::string& phase, const AttentionPolicy& policy,
 
 }  // namespace
 
+Status check_integer(std::string_view field, std::int64_t value, const IntegerRange& range) {
+  if (value >= range.low && value <= range.high) return {};
+  std::string wanted = "at least " + std::to_string(range.low);
+  if (value > range.high || range.high < IntegerRange{}.high) {
+    wanted = "from " + std::to_string(range.low) + " to " + std::to_string(range.high);
+  }
+  return refuse(std::string(field),
+                "is " + std::to_string(value) + ", must be " + wanted + std::string(range.note));
+}
+
+Status check_token(std::string_view field, std::int64_t token, const RunnerInfo& model) {
+  if (token >= 0 && token < model.vocab_size) return {};
+  return refuse(std::string(field), "has token " + std::to_string(token) + ", must be from 0 to " +
+                                        std::to_string(model.vocab_size - 1));
+}
+
 Status prompt_too_long(std::size_t length, bool exact, std::int32_t max_context) {
   return refuse("prompt", std::string("has ") + (exact ? "" : "at least ") +
                               std::to_string(length) + " tokens, must have at most " +
@@ -154,13 +157,8 @@ Status validate(const AttentionSettings& attention, std::int32_t num_layers,
   if (!status.ok()) return status;
   status = check_policy("decode", attention.decode, page_tokens);
   if (!status.ok()) return status;
-  if (attention.full_attention_last_layers < 0 ||
-      attention.full_attention_last_layers > num_layers) {
-    return refuse("attention.full_attention_last_layers",
-                  "is " + std::to_string(attention.full_attention_last_layers) +
-                      ", must be from 0 to " + std::to_string(num_layers));
-  }
-  return {};
+  return check_integer("attention.full_attention_last_layers", attention.full_attention_last_layers,
+                       {.high = num_layers});
 }
 
 Status validate(const GenerationRequest& request, const RunnerInfo& model,
@@ -173,7 +171,9 @@ Status validate(const GenerationRequest& request, const RunnerInfo& model,
   // Cheap ones first; the prompt can have a million tokens.
   Status status = check_sampling(request.sampling, model);
   if (status.ok()) status = check_ends(request, model);
-  if (status.ok()) status = check_priority(request);
+  if (status.ok()) {
+    status = check_integer("priority", request.priority, kPriorityRange);
+  }
   if (status.ok()) status = validate(request.attention, model.num_layers, model.page_tokens);
   if (status.ok()) status = check_prompt(request, model, max_context);
   return status;

@@ -2,6 +2,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
+#include <string_view>
 
 #include "engine/request.h"
 #include "engine/status.h"
@@ -21,6 +23,23 @@ inline constexpr std::size_t kMaxStopStrings = 16;
 inline constexpr std::size_t kMaxStopBytes = 1024;
 inline constexpr std::size_t kMaxStopTokens = 256;
 inline constexpr std::int32_t kMaxPriority = 100;  // -100 to 100
+
+/// What an integer of a request may be. `high` is the type's where nothing else limits it.
+struct IntegerRange {
+  std::int64_t low = 0;
+  std::int64_t high = std::numeric_limits<std::int32_t>::max();
+  std::string_view note = {};  ///< behind the range, in messages
+};
+inline constexpr IntegerRange kMaxTokensRange = {.low = 1};
+inline constexpr IntegerRange kTopKRange = {.low = 0, .note = " (0: all)"};
+inline constexpr IntegerRange kTopLogprobsRange = {.low = 0, .high = kMaxTopLogprobs};
+inline constexpr IntegerRange kPriorityRange = {.low = -kMaxPriority, .high = kMaxPriority};
+
+/// OK, or invalid_argument: "priority is 101, must be from -100 to 100". Values are as wide as a
+/// protocol can carry, so that one that a request cannot hold is refused in the same words.
+Status check_integer(std::string_view field, std::int64_t value, const IntegerRange& range);
+/// The same for an element of a list of tokens: "stop_token_ids has token -1, must be from 0 to 9".
+Status check_token(std::string_view field, std::int64_t token, const RunnerInfo& model);
 
 /// OK, or invalid_argument for the first field that cannot be served: "temperature is nan, must be
 /// a number from 0 to 2". `max_context`: tokens that one sequence can have, the generated ones

@@ -154,8 +154,8 @@ StatusOr<std::string> write_tools(std::span<const std::string> tools_json) {
 }
 
 Status write_call(Prompt& prompt, const ChatToolCall& call, const std::string& field) {
-  const StatusOr<std::string> arguments =
-      json_of_field(field + ".arguments", call.arguments.empty() ? "{}" : call.arguments, 0);
+  const StatusOr<std::string> arguments = json_of_field(
+      field + ".function.arguments", call.arguments.empty() ? "{}" : call.arguments, 0);
   if (!arguments.ok()) return arguments.status();
   prompt.header(ChatRole::assistant);
   prompt.text("{\"name\": \"" + call.name + "\", \"parameters\": " + arguments.value() + "}");

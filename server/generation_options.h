@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/request.h"
+#include "models/runner.h"
 #include "server/security/key_account.h"
 
 namespace mobius {
@@ -52,6 +53,7 @@ struct GenerationOptions {
   std::optional<double> presence_penalty;
   std::optional<double> frequency_penalty;
   std::optional<std::uint64_t> seed;
+  bool seed_is_negative = false;  ///< the client's was: these are its bits
   std::vector<std::pair<std::int64_t, double>> logit_bias;
   std::vector<std::string> stop;
   std::vector<std::int64_t> stop_token_ids;
@@ -68,9 +70,9 @@ struct GenerationOptions {
 };
 
 /// Fills the request's fields other than id, prompt, seed and grammar; `defaults` is the server's
-/// attention. Refuses what a GenerationRequest cannot carry; whether the values are sensible is for
-/// the engine's `validate` to say.
+/// attention. Refuses what a GenerationRequest cannot carry, in the words of the engine's
+/// `validate`, which says whether the rest is sensible.
 Status resolve_options(const GenerationOptions& options, const AttentionSettings& defaults,
-                       GenerationRequest& request);
+                       const RunnerInfo& model, GenerationRequest& request);
 
 }  // namespace mobius

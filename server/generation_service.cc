@@ -195,7 +195,8 @@ StatusOr<Generation> GenerationService::start(const Input& input) try {
 
   Generation generation;
   GenerationRequest request;
-  if (Status status = resolve_options(options, options_.attention, request); !status.ok()) {
+  if (Status status = resolve_options(options, options_.attention, engine_.model(), request);
+      !status.ok()) {
     return status;
   }
   if (chat != nullptr) {

@@ -246,6 +246,12 @@ Status with_grpc_names(const Status& status, const std::string& prompt) {
     return status.with_field(prompt + field.substr(ours.size()));
   }
   if (field == "response_format.schema") return status.with_field("response_format.json_schema");
+  // OpenAI's calls have their function in an object of its own.
+  constexpr std::string_view function = ".function";
+  if (const auto at = field.find(function);
+      at != std::string::npos && field.starts_with("messages")) {
+    return status.with_field(std::string(field).erase(at, function.size()));
+  }
   return status;
 }
 

@@ -22,6 +22,7 @@ struct AnswerHead {
   std::int64_t created = 0;
   std::string model;
   std::vector<std::uint64_t> seeds;  ///< of each choice
+  bool seed_is_negative = false;     ///< the first one, which the client chose
   std::size_t n = 1;                 ///< choices of each prompt
   bool include_usage = false;
   bool logprobs = false;

@@ -34,8 +34,14 @@ Json token_logprobs(const Tokenizer& tokenizer, const SampledToken& sampled) {
   return entry;
 }
 
+Json seed_json(const AnswerHead& head, std::size_t choice) {
+  const std::uint64_t seed = head.seeds[choice];
+  if (choice == 0 && head.seed_is_negative) return static_cast<std::int64_t>(seed);
+  return seed;
+}
+
 Json answer_extension(const AnswerHead& head, const AnswerTotal& total) {
-  return {{"seed", head.seeds.front()},
+  return {{"seed", seed_json(head, 0)},
           {"queued_ms", milliseconds(total.timing.queued)},
           {"ttft_ms", milliseconds(total.timing.first_token)},
           {"total_ms", milliseconds(total.timing.total)},

@@ -15,6 +15,9 @@ std::string dump_answer(const nlohmann::ordered_json& value);
 /// An element of `logprobs.content`.
 nlohmann::ordered_json token_logprobs(const Tokenizer& tokenizer, const SampledToken& sampled);
 
+/// A choice's seed as the client would write it.
+nlohmann::ordered_json seed_json(const AnswerHead& head, std::size_t choice);
+
 /// The extension object of a finished answer.
 nlohmann::ordered_json answer_extension(const AnswerHead& head, const AnswerTotal& total);
 

@@ -123,6 +123,7 @@ void read_seed(JsonFields& fields, GenerationOptions& options) {
     options.seed = seed->get<std::uint64_t>();
   } else if (seed->is_number_integer()) {
     options.seed = static_cast<std::uint64_t>(seed->get<std::int64_t>());
+    options.seed_is_negative = true;  // what is not is unsigned to the parser
   } else {
     fields.fail_type("seed", *seed, "an integer of at most 64 bits");
   }

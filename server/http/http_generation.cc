@@ -93,6 +93,7 @@ HttpSession::Awaitable<void> HttpSession::generate(OpenAiEndpoint endpoint) {
   job->head.logprobs = request.options().top_logprobs.has_value();
   job->head.n =
       static_cast<std::size_t>(std::max<std::int64_t>(request.options().n.value_or(1), 1));
+  job->head.seed_is_negative = request.options().seed_is_negative;
   job->head.response_members = request.response_members;
   job->head.tokenizer = &context_->service.tokenizer();
   if (request.echo) {

@@ -1,4 +1,5 @@
 #include <array>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -94,6 +95,24 @@ bool is_json(std::string_view content_type) {
   return type.empty() || boost::beast::iequals(type, "application/json");
 }
 
+/// A path's segment as its client meant it. What is no escape stays as it is.
+std::string percent_decoded(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    unsigned byte = 0;
+    const std::string_view digits = text.substr(i + 1, 2);
+    const char* const end = digits.data() + digits.size();
+    if (text[i] == '%' && digits.size() == 2 &&
+        std::from_chars(digits.data(), end, byte, 16).ptr == end) {
+      out += static_cast<char>(byte);
+      i += 2;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 /// Decides by its header whether a request may go on, and counts it where it costs something.
@@ -168,7 +187,7 @@ HttpSession::Awaitable<void> HttpSession::route() {
       co_await respond(200, R"({"object":"list","data":[)" + model_json(service) + "]}");
       co_return;
     case Endpoint::model: {
-      const std::string_view name = path.substr(std::string_view("/v1/models/").size());
+      const std::string name = percent_decoded(path.substr(std::string_view("/v1/models/").size()));
       if (name == service.model_name()) {
         co_await respond(200, model_json(service));
       } else {

@@ -19,6 +19,16 @@ std::optional<std::int64_t> as_int64(const Json& value) {
   return value.get<std::int64_t>();
 }
 
+Json type_of(const Json& value) {
+  return value.is_object() ? value.value("type", Json()) : Json();
+}
+
+std::string of_type(const Json& value) {
+  if (!value.is_object()) return std::string(type_name(value));
+  const Json type = type_of(value);
+  return type.is_null() ? "without a type" : "of type " + brief(type);
+}
+
 JsonFields::JsonFields(const Json& object, std::string path, Status& status)
     : object_(object), path_(std::move(path)), status_(status) {}
 

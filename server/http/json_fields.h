@@ -50,6 +50,12 @@ class JsonFields {
 /// Parses a request's body, which must be one JSON object. invalid_argument without a field.
 Status parse_body(std::string_view body, nlohmann::ordered_json& object);
 
+/// The `type` of an object that has one; else null.
+nlohmann::ordered_json type_of(const nlohmann::ordered_json& value);
+/// What a value is whose `type` is wrong, for messages: "of type \"image_url\"", "a string",
+/// "without a type".
+std::string of_type(const nlohmann::ordered_json& value);
+
 /// The integer that a JSON number is, if it is one that fits.
 std::optional<std::int64_t> as_int64(const nlohmann::ordered_json& value);
 

@@ -31,8 +31,9 @@ std::string read_content(JsonFields& fields, bool required) {
   for (std::size_t i = 0; i < content->size(); ++i) {
     const Json& part = (*content)[i];
     const std::string name = "content[" + std::to_string(i) + "]";
-    if (!part.is_object() || !part.contains("type") || part["type"] != "text") {
-      fields.fail(name, "is not a part of type \"text\"; this server reads text only");
+    if (type_of(part) != "text") {
+      fields.fail(name, "is " + of_type(part) +
+                            "; must be a part of type \"text\": this server reads text only");
       return {};
     }
     if (!part.contains("text") || !part["text"].is_string()) {
@@ -114,7 +115,7 @@ void read_messages(JsonFields& parent, ChatInput& input, Status& status) {
 
 /// The name in {"type": "function", "function": {"name": ...}}.
 std::optional<std::string> function_name(const Json& value) {
-  if (!value.is_object() || value.value("type", Json()) != "function") return std::nullopt;
+  if (type_of(value) != "function") return std::nullopt;
   const auto function = value.find("function");
   if (function == value.end() || !function->is_object()) return std::nullopt;
   const auto name = function->find("name");
@@ -164,7 +165,7 @@ void read_tool_choice(JsonFields& parent, ChatInput& input, Status& status) {
     input.tool_choice.kind = ToolChoice::Kind::required;
   } else if (auto name = function_name(*choice)) {
     input.tool_choice = {ToolChoice::Kind::named, std::move(*name)};
-  } else if (choice->is_object() && choice->value("type", Json()) == "allowed_tools") {
+  } else if (type_of(*choice) == "allowed_tools") {
     JsonFields fields(*choice, parent.path("tool_choice"), status);
     fields.any("type");
     keep_allowed(fields, input, status);
@@ -182,9 +183,12 @@ void read_tools(JsonFields& fields, ChatInput& input, Status& status) {
     for (std::size_t i = 0; i < tools->size(); ++i) {
       const std::string name = "tools[" + std::to_string(i) + "]";
       const Json& tool = (*tools)[i];
-      if (!tool.is_object() || tool.value("type", Json()) != "function" ||
-          !tool.contains("function") || !tool["function"].is_object()) {
-        fields.fail(name, "is not {\"type\": \"function\", \"function\": {...}}");
+      if (type_of(tool) != "function") {
+        fields.fail(name, "is " + of_type(tool) + "; must be of type \"function\"");
+        return;
+      }
+      if (!tool.contains("function") || !tool["function"].is_object()) {
+        fields.fail(name + ".function", "is missing or not an object");
         return;
       }
       input.tools_json.push_back(tool.dump());

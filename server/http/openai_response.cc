@@ -97,7 +97,7 @@ Json usage(const Usage& usage) {
 
 /// What is said of one choice alone.
 Json choice_extension(const AnswerHead& head, std::size_t choice, const Finish& finish) {
-  Json json = {{"seed", head.seeds[choice]}};
+  Json json = {{"seed", seed_json(head, choice)}};
   if (!finish.stop_sequence.empty()) json["stop_sequence"] = finish.stop_sequence;
   return json;
 }

@@ -51,11 +51,11 @@ std::string read_text(JsonFields& fields, std::string_view name) {
   for (std::size_t i = 0; i < content->size(); ++i) {
     const Json& part = (*content)[i];
     const std::string at = std::string(name) + "[" + std::to_string(i) + "]";
-    const std::string type = part.is_object() ? part.value("type", Json()).dump() : "";
-    if (type != "\"input_text\"" && type != "\"output_text\"") {
-      fields.fail(at,
-                  "is not a part of type \"input_text\" or \"output_text\"; this server reads "
-                  "text only");
+    const Json type = type_of(part);
+    if (type != "input_text" && type != "output_text") {
+      fields.fail(at, "is " + of_type(part) +
+                          "; must be a part of type \"input_text\" or \"output_text\": this server "
+                          "reads text only");
       return {};
     }
     if (!part.contains("text") || !part["text"].is_string()) {
@@ -87,6 +87,12 @@ std::string read_required(JsonFields& fields, std::string_view name) {
   return std::move(value).value_or("");
 }
 
+bool has_call(const std::vector<ChatMessage>& messages, const std::string& id) {
+  return std::ranges::any_of(messages, [&](const ChatMessage& message) {
+    return std::ranges::count(message.tool_calls, id, &ChatToolCall::id) > 0;
+  });
+}
+
 /// An element of `input`. Calls that come together are one message's.
 void read_item(JsonFields& fields, std::vector<ChatMessage>& messages) {
   const std::string type = fields.string("type").value_or("message");
@@ -107,6 +113,10 @@ void read_item(JsonFields& fields, std::vector<ChatMessage>& messages) {
     ChatMessage result;
     result.role = ChatRole::tool;
     result.tool_call_id = read_required(fields, "call_id");
+    if (fields.ok() && !has_call(messages, result.tool_call_id)) {
+      fields.fail("call_id", "is \"" + brief_text(result.tool_call_id) +
+                                 "\"; no function_call before it has that call_id");
+    }
     result.content = read_text(fields, "output");
     messages.push_back(std::move(result));
     for (const char* ignored : {"id", "status", "name"}) fields.any(ignored);
@@ -167,9 +177,10 @@ Json read_tools(JsonFields& fields, ChatInput& input) {
   if (tools == nullptr) return shown;
   for (std::size_t i = 0; i < tools->size(); ++i) {
     const Json& tool = (*tools)[i];
-    if (!tool.is_object() || tool.value("type", Json()) != "function") {
+    if (type_of(tool) != "function") {
       fields.fail("tools[" + std::to_string(i) + "]",
-                  "is not of type \"function\"; this server runs no tools itself");
+                  "is " + of_type(tool) +
+                      "; must be of type \"function\": this server runs no tools itself");
       break;
     }
     Json function = tool;
@@ -209,7 +220,7 @@ void keep_allowed(JsonFields& fields, const Json& choice, const Json& tools, Cha
 Json read_tool_choice(JsonFields& fields, const Json& tools, ChatInput& input) {
   const Json* choice = fields.any("tool_choice");
   if (choice == nullptr || *choice == "auto") return "auto";
-  const Json type = choice->is_object() ? choice->value("type", Json()) : Json();
+  const Json type = type_of(*choice);
   if (*choice == "none") {
     input.tool_choice.kind = ToolChoice::Kind::none;
   } else if (*choice == "required") {

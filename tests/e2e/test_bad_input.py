@@ -26,7 +26,22 @@ def chat_with(**fields):
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[0].content[0]",
-            "text",
+            'is of type "image_url"; must be a part of type "text"',
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "x"},
+                    {
+                        "role": "assistant",
+                        "tool_calls": [
+                            {"id": "a", "type": "function", "function": {"name": "f", "arguments": "["}}
+                        ],
+                    },
+                ]
+            },
+            "messages[1].tool_calls[0].function.arguments",
+            "JSON",
         ),
         (chat_with(temperature="hot"), "temperature", '"hot"'),
         (chat_with(temperature="NaN"), "temperature", '"NaN"'),
@@ -40,7 +55,9 @@ def chat_with(**fields):
         (chat_with(max_tokens=0), "max_tokens", "0"),
         (chat_with(max_tokens=1.5), "max_tokens", "1.5"),
         (chat_with(max_tokens=HUGE), "max_tokens", "64 bits"),
-        (chat_with(max_tokens=2**40), "max_tokens", str(2**40)),
+        (chat_with(max_tokens=2**40), "max_tokens", f"{2**40}, must be from 1 to {2**31 - 1}"),
+        (chat_with(logprobs=True, top_logprobs=2**40), "top_logprobs", "from 0 to 20"),
+        (chat_with(mobius={"priority": -(2**40)}), "mobius.priority", "from -100 to 100"),
         (chat_with(max_completion_tokens=-1), "max_completion_tokens", "-1"),
         (chat_with(seed="x"), "seed", '"x"'),
         (chat_with(seed=HUGE), "seed", "64 bits"),
@@ -80,7 +97,12 @@ def chat_with(**fields):
             'at #/items: "not" is not supported',
         ),
         (chat_with(tool_choice="required"), "tool_choice", "no tools"),
-        (chat_with(tools=[{"name": "f"}]), "tools[0]", "function"),
+        (chat_with(tools=[{"name": "f"}]), "tools[0]", "without a type"),
+        (
+            chat_with(tools=[{"type": "custom", "custom": {"name": "f"}}]),
+            "tools[0]",
+            'is of type "custom"; must be of type "function"',
+        ),
         (chat_with(functions=[]), "functions", "null"),
         (chat_with(temprature=1), "temprature", "not a field"),
         (chat_with(mobius={"block": 1}), "mobius.block", "not a field"),
@@ -229,6 +251,12 @@ def test_wrong_paths_and_methods(server, method, path, status):
     assert code == status
     assert json.loads(body)["error"]["message"]
     assert ("Allow" in headers) == (status == 405)
+
+
+def test_a_models_name_may_be_escaped(server):
+    assert server.get("/v1/models/t%69ny")[1]["id"] == "tiny"
+    for name in ["t%69", "tiny%", "tiny%zz", "%74%69%6e%79%00"]:
+        assert server.get(f"/v1/models/{name}")[0] == 404
 
 
 @pytest.mark.parametrize(

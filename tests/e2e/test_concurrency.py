@@ -47,6 +47,16 @@ def test_seed_in_the_answer_repeats_it(server):
     assert text_of(again) == text_of(first)
 
 
+def test_a_negative_seed_is_repeated_as_it_was_sent(server):
+    _, first = server.complete(max_tokens=20, ignore_eos=True, seed=-5, n=2)
+    assert first["mobius"]["seed"] == first["choices"][0]["mobius"]["seed"] == -5
+    assert first["choices"][1]["mobius"]["seed"] >= 0
+    # Its bits are those of this number.
+    _, same = server.complete(max_tokens=20, ignore_eos=True, seed=2**64 - 5)
+    assert same["mobius"]["seed"] == 2**64 - 5
+    assert text_of(same) == text_of(first)
+
+
 def test_bad_neighbours_harm_nobody(server):
     expected = text_of(server.complete(max_tokens=100, seed=1, ignore_eos=True)[1])
     stop = threading.Event()

@@ -132,6 +132,12 @@ def test_bad_chats(grpc_client):
     with pytest.raises(grpc.RpcError) as error:
         list(grpc_client.chat(messages=[user], tools=["{broken"]))
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    call = {"role": "assistant", "tool_calls": [{"name": "f", "arguments": "["}]}
+    with pytest.raises(grpc.RpcError) as error:
+        list(grpc_client.chat(messages=[user, call]))
+    field = "messages[1].tool_calls[0].arguments"
+    assert dict(error.value.trailing_metadata())["mobius-field"] == field
+    assert error.value.details().startswith(field)
 
 
 def test_over_long_chat_names_the_messages(grpc_client):

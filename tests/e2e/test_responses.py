@@ -206,9 +206,19 @@ def test_calls_and_results_come_back(server):
         ({"input": [5]}, "input[0]"),
         ({"input": [{"role": "tool", "content": "x"}]}, "input[0].role"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]"),
+        ({"input": [{"type": "function_call_output", "call_id": "x", "output": "y"}]}, "input[0].call_id"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
         ({"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, "input[0].call_id"),
-        ({"input": [{"type": "function_call_output", "call_id": "x"}]}, "input[0].output"),
+        ({"input": [{"type": "function_call_output", "call_id": "x"}]}, "input[0].call_id"),
+        (
+            {
+                "input": [
+                    {"type": "function_call", "call_id": "x", "name": "f", "arguments": "{}"},
+                    {"type": "function_call_output", "call_id": "x"},
+                ]
+            },
+            "input[1].output",
+        ),
         ({"input": "x", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": "x", "max_output_tokens": 0}, "max_output_tokens"),
         ({"input": "x", "max_tokens": 4}, "max_tokens"),
@@ -229,6 +239,17 @@ def test_bad_requests_are_refused_by_name(server, body, field):
     check("ErrorResponse", answer)
     assert answer["error"]["param"] == field
     assert answer["error"]["message"].startswith(field)
+
+
+def test_refusals_name_the_type_that_was_sent(server):
+    part = {"type": "input_image", "image_url": "x"}
+    bodies = [
+        {"input": [{"role": "user", "content": [part]}]},
+        {"input": "x", "tools": [{"type": "web_search"}]},
+    ]
+    for body, kind in zip(bodies, ["input_image", "web_search"]):
+        message = server.post(RESPONSES, body)[1]["error"]["message"]
+        assert f'is of type "{kind}"' in message
 
 
 def test_a_failure_ends_the_stream(server):

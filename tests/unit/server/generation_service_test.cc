@@ -249,16 +249,27 @@ TEST_P(BadGenerationOptions, AreRefusedByName) {
 INSTANTIATE_TEST_SUITE_P(
     Table, BadGenerationOptions,
     testing::Values(
-        BadOptions{"max_tokens", "9999999999", [](auto& o) { o.max_tokens = 9999999999; }},
+        BadOptions{"max_tokens", "is 9999999999, must be from 1 to 2147483647",
+                   [](auto& o) { o.max_tokens = 9999999999; }},
         BadOptions{"max_tokens", "is 0", [](auto& o) { o.max_tokens = 0; }},
         BadOptions{"temperature", "1e+300", [](auto& o) { o.temperature = 1e300; }},
         BadOptions{"temperature", "nan", [](auto& o) { o.temperature = std::nan(""); }},
         BadOptions{"temperature", "inf",
                    [](auto& o) { o.temperature = std::numeric_limits<double>::infinity(); }},
+        BadOptions{"max_tokens", "is -9999999999, must be at least 1",
+                   [](auto& o) { o.max_tokens = -9999999999; }},
         BadOptions{"top_k", "-1", [](auto& o) { o.top_k = -1; }},
+        BadOptions{"top_k", "is -9999999999, must be at least 0 (0: all)",
+                   [](auto& o) { o.top_k = -9999999999; }},
+        BadOptions{"top_logprobs", "is 9999999999, must be from 0 to 20",
+                   [](auto& o) { o.top_logprobs = 9999999999; }},
+        BadOptions{"priority", "is 9999999999, must be from -100 to 100",
+                   [](auto& o) { o.priority = 9999999999; }},
+        BadOptions{"attention.full_attention_last_layers", "is 9999999999, must be from 0 to ",
+                   [](auto& o) { o.attention.full_attention_last_layers = 9999999999; }},
         BadOptions{"top_logprobs", "-1", [](auto& o) { o.top_logprobs = -1; }},
         BadOptions{"top_logprobs", "21", [](auto& o) { o.top_logprobs = 21; }},
-        BadOptions{"logit_bias.99999999999", "99999999999",
+        BadOptions{"logit_bias", "has token 99999999999, must be from 0 to 255",
                    [](auto& o) {
                      o.logit_bias = {{99999999999, 1.0}};
                    }},
@@ -266,14 +277,14 @@ INSTANTIATE_TEST_SUITE_P(
                    [](auto& o) {
                      o.logit_bias = {{256, 1.0}};
                    }},
-        BadOptions{"stop_token_ids", "-99999999999",
+        BadOptions{"stop_token_ids", "has token -99999999999, must be from 0 to 255",
                    [](auto& o) { o.stop_token_ids = {-99999999999}; }},
         BadOptions{"attention.prefill.block", "is 6",
                    [](auto& o) {
                      o.attention.prefill.mode = AttentionMode::moba;
                      o.attention.prefill.block = 6;
                    }},
-        BadOptions{"attention.decode.top_k", "99999999999",
+        BadOptions{"attention.decode.top_k", "is 99999999999, must be from 1 to 2147483647",
                    [](auto& o) { o.attention.decode.top_k = 99999999999; }}));
 
 TEST_F(GenerationServiceTest, EngineRefusalsPass) {

@@ -133,6 +133,8 @@ TEST(OpenAiRequest, FieldsAreNamedAsTheClientDid) {
 
 TEST(OpenAiRequest, NegativeSeedKeepsItsBits) {
   EXPECT_EQ(chat(R"("seed": -1)").options().seed, UINT64_MAX);
+  EXPECT_TRUE(chat(R"("seed": -1)").options().seed_is_negative);
+  EXPECT_FALSE(chat(R"("seed": 18446744073709551615)").options().seed_is_negative);
 }
 
 TEST(OpenAiRequest, LogprobsOfChatAreASwitch) {
@@ -304,7 +306,13 @@ INSTANTIATE_TEST_SUITE_P(
                 "tool_choice.allowed_tools.tools[0]",
                 "tool_choice.allowed_tools.tools[0] names none of the functions in \"tools\""},
         BadBody{R"("tools": [{"type": "custom", "custom": {"name": "f"}}])", "tools[0]",
-                "tools[0] is not {\"type\": \"function\", \"function\": {...}}"},
+                "tools[0] is of type \"custom\"; must be of type \"function\""},
+        BadBody{R"("tools": [{"custom": {"name": "f"}}])", "tools[0]",
+                "tools[0] is without a type; must be of type \"function\""},
+        BadBody{R"("tools": ["f"])", "tools[0]",
+                "tools[0] is a string; must be of type \"function\""},
+        BadBody{R"("tools": [{"type": "function", "name": "f"}])", "tools[0].function",
+                "tools[0].function is missing or not an object"},
         BadBody{R"("parallel_tool_calls": 1)", "parallel_tool_calls",
                 "parallel_tool_calls is an integer (1); must be a boolean"},
         BadBody{R"("stream_options": {"include_usage": true})", "stream_options",

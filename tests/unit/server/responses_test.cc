@@ -84,7 +84,7 @@ TEST(ResponsesRequest, FieldsAreNamedAsTheClientDid) {
   };
   EXPECT_EQ(name("max_tokens"), "max_output_tokens");
   EXPECT_EQ(name("prompt"), "input");
-  EXPECT_EQ(name("messages[1].tool_calls[0].arguments"), "input");
+  EXPECT_EQ(name("messages[1].tool_calls[0].function.arguments"), "input");
   EXPECT_EQ(name("tools[2].function.name"), "tools[2].name");
   EXPECT_EQ(name("response_format.schema"), "text.format.schema");
   EXPECT_EQ(name("attention.decode.block"), "mobius.decode.block");
