@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -13,6 +14,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/fp8_matmul.h"
 #include "kernels/cuda/graph.h"
 #include "kernels/cuda/kv_cache.h"
 #include "kernels/cuda/matmul.h"
@@ -59,12 +61,22 @@ CudaKvPool& own(KvPool& kv) {
   return *pool;
 }
 
+/// Elements of a layer's largest weight.
+std::int64_t largest_matrix(const ModelShape& model) {
+  const std::int64_t qkv = std::int64_t{model.heads + 2 * model.kv_heads} * model.head_dim;
+  return std::max(qkv, 2 * std::int64_t{model.intermediate}) * model.hidden;
+}
+
+Fp8Weight fp8_of(const Weight& weight) {
+  return {weight.row_blocks.front().data, weight.row_scales, weight.rows, weight.cols};
+}
+
 std::uint64_t bits_of(const void* pointer) {
   return reinterpret_cast<std::uintptr_t>(pointer);
 }
 
-/// The kernels of kernels/cuda/hopper where they take the shape; MOBIUS_CUDA_ATTENTION=plain asks for
-/// the plain ones everywhere.
+/// The kernels of kernels/cuda/hopper where they take the shape; MOBIUS_CUDA_ATTENTION=plain asks
+/// for the plain ones everywhere.
 AttentionKernels chosen_attention_kernels() {
   const char* asked = std::getenv("MOBIUS_CUDA_ATTENTION");
   if (asked == nullptr || std::string_view(asked) == "hopper") return AttentionKernels::hopper;
@@ -106,6 +118,7 @@ class CudaBackend final : public Backend {
     info.threads = 1;
     info.weights_in_place = false;
     info.default_compute = DType::bf16;
+    info.fp8_weights = true;
     return info;
   }
 
@@ -126,9 +139,13 @@ class CudaBackend final : public Backend {
       }
       weight.rows += block.rows;
     }
+    if (!uploader_) uploader_.emplace(stream_);
+    if (dtype == DType::e4m3) {
+      quantise(weight, row_blocks);
+      return weight;
+    }
     const HostTensor whole{nullptr, dtype, weight.rows, weight.cols};
     weight.storage = slabs_.allocate(whole.bytes(), "weights");
-    if (!uploader_) uploader_.emplace(stream_);
     auto* next = static_cast<std::byte*>(weight.storage.get());
     for (const HostTensor& block : row_blocks) {
       const std::int64_t count = block.rows * block.cols;
@@ -154,7 +171,8 @@ class CudaBackend final : public Backend {
     return attention_workspace_bytes(kv, model.heads, limits, attention_kernels_) +
            StepUploader::device_bytes(limits, kv) +
            CudaSampler::device_bytes(sampled_rows(limits), model.vocab) +
-           CudaMatmul::kWorkspaceBytes;
+           CudaMatmul::kWorkspaceBytes +
+           (model.fp8_weights ? CudaFp8Matmul::device_bytes(largest_matrix(model)) : 0);
   }
 
   void reserve_workspace(const ModelShape& model, const KvShape& kv,
@@ -164,6 +182,14 @@ class CudaBackend final : public Backend {
     uploader_.reset();
     matmul_.take_workspace();
     matmul_.choose(limits.max_rows);
+    max_rows_ = limits.max_rows;
+    fp8_.reset();
+    if (model.fp8_weights) {
+      fp8_.emplace(stream_, largest_matrix(model));
+      for (const auto& [shape, weight] : fp8_weights_) {
+        fp8_->prepare(DType::f32, weight, max_rows_);
+      }
+    }
     attention_memory_ = nullptr;
     attention_memory_ =
         allocate_device(attention_workspace_bytes(kv, model.heads, limits, attention_kernels_),
@@ -224,13 +250,24 @@ class CudaBackend final : public Backend {
 
   void matmul(Tensor out, Tensor in, const Weight& weight, bool accumulate) override {
     const HostTensor& block = block_of(weight, "matmul");
-    require(block.dtype == DType::bf16 && in.dtype == DType::bf16 && f32_or_bf16(out.dtype) &&
-                out.rows == in.rows && in.cols == weight.cols && out.cols == weight.rows &&
-                !(accumulate && out.dtype != DType::f32),
+    const bool fp8 = block.dtype == DType::e4m3;
+    require((fp8 || block.dtype == DType::bf16) && in.dtype == DType::bf16 &&
+                f32_or_bf16(out.dtype) && out.rows == in.rows && in.cols == weight.cols &&
+                out.cols == weight.rows && !(accumulate && out.dtype != DType::f32),
             "matmul: out " + shape_of(out) + ", in " + shape_of(in) + ", weight " +
                 std::string(name_of(block.dtype)) + "[" + std::to_string(weight.rows) + ", " +
                 std::to_string(weight.cols) + "]; CUDA multiplies bf16");
+    require(!fp8 || (fp8_ && weight.row_scales != nullptr),
+            "matmul: no workspace was reserved for fp8 weights");
     if (out.rows == 0) return;
+    if (fp8) {
+      const Fp8Weight quantised = fp8_of(weight);
+      fp8_->prepare(out.dtype, quantised, max_rows_);
+      log_.add({MOBIUS_SIGNATURE(Operation::matmul, out, in), bits_of(block.data),
+                std::uint64_t{accumulate}},
+               [=, this] { fp8_->run(out, in, quantised, accumulate); });
+      return;
+    }
     matmul_.prepare(out, in, block.data);
     log_.add({MOBIUS_SIGNATURE(Operation::matmul, out, in), bits_of(block.data),
               std::uint64_t{accumulate}},
@@ -323,6 +360,28 @@ class CudaBackend final : public Backend {
   }
 
  private:
+  /// Codes of all rows, then their scales.
+  void quantise(Weight& weight, std::span<const HostTensor> row_blocks) {
+    if (weight.cols % 16 != 0) {
+      throw std::runtime_error("a weight has " + std::to_string(weight.cols) +
+                               " columns, must be a multiple of 16 for fp8");
+    }
+    const auto codes_bytes = static_cast<std::size_t>(weight.rows * weight.cols);
+    weight.storage =
+        slabs_.allocate(weight_bytes(DType::e4m3, weight.rows, weight.cols), "weights");
+    auto* codes = static_cast<std::byte*>(weight.storage.get());
+    // Codes come in sixteens.
+    auto* scales = reinterpret_cast<float*>(codes + codes_bytes);
+    weight.row_scales = scales;
+    weight.row_blocks.push_back({codes, DType::e4m3, weight.rows, weight.cols});
+    for (const HostTensor& block : row_blocks) {
+      uploader_->quantise(codes, scales, block.data, block.dtype, block.rows, block.cols);
+      codes += block.rows * block.cols;
+      scales += block.rows;
+    }
+    fp8_weights_.try_emplace({weight.rows, weight.cols}, fp8_of(weight));
+  }
+
   static std::int32_t sampled_rows(const StepLimits& limits) {
     return std::min(limits.max_sequences, limits.max_rows);
   }
@@ -331,6 +390,14 @@ class CudaBackend final : public Backend {
     if (model.activation != DType::bf16) {
       throw std::runtime_error("model.dtype is " + std::string(name_of(model.activation)) +
                                ", must be bf16 with CUDA");
+    }
+    const std::int64_t query = std::int64_t{model.heads} * model.head_dim;
+    if (model.fp8_weights &&
+        (model.hidden % 16 != 0 || query % 16 != 0 || model.intermediate % 16 != 0)) {
+      throw std::runtime_error(
+          "model.quantization is fp8, which needs sizes that are multiples of 16; the model has " +
+          std::to_string(model.hidden) + " hidden, " + std::to_string(query) +
+          " of its heads and " + std::to_string(model.intermediate) + " in its MLP");
     }
     cuda_kv_bytes(kv);
     if (model.heads % model.kv_heads != 0 || model.heads / model.kv_heads > kMostSharing) {
@@ -370,6 +437,10 @@ class CudaBackend final : public Backend {
   CudaStream stream_;
   OperationLog log_;
   CudaMatmul matmul_;
+  std::optional<CudaFp8Matmul> fp8_;
+  /// One of each shape [rows, cols], to choose by.
+  std::map<std::pair<std::int64_t, std::int64_t>, Fp8Weight> fp8_weights_;
+  std::int32_t max_rows_ = 0;
   SlabAllocator slabs_;
   std::optional<Uploader> uploader_;  ///< while weights are loaded
   std::shared_ptr<void> attention_memory_;

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/fp8.h"
 #include "kernels/cuda/ops.h"
 
 namespace mobius {
@@ -113,32 +114,59 @@ Uploader::Uploader(const CudaStream& stream) : stream_(stream) {
   for (PinnedBuffer& buffer : pinned_) buffer = PinnedBuffer(kChunkBytes);
 }
 
+int Uploader::fill(const void* from, std::size_t bytes) {
+  const int buffer = next_;
+  next_ = 1 - next_;
+  copied_[buffer].synchronize();
+  copy_in_parallel(pinned_[buffer].data(), static_cast<const std::byte*>(from), bytes);
+  return buffer;
+}
+
+const void* Uploader::stage(int buffer, std::size_t bytes) {
+  if (staging_[buffer] == nullptr) {
+    staging_[buffer] = allocate_device(kChunkBytes, "conversion of weights");
+  }
+  MOBIUS_CUDA(cudaMemcpyAsync(staging_[buffer].get(), pinned_[buffer].data(), bytes,
+                              cudaMemcpyHostToDevice, stream_.get()));
+  return staging_[buffer].get();
+}
+
 void Uploader::upload(void* to, DType to_type, const void* from, DType from_type,
                       std::int64_t count) {
-  if (to_type == DType::f16) throw std::invalid_argument("upload: f16 is no type of the device's");
+  if (to_type != DType::f32 && to_type != DType::bf16) {
+    throw std::invalid_argument("upload: " + std::string(name_of(to_type)) +
+                                " is no type of the device's");
+  }
   const std::size_t in = size_of(from_type);
   const auto chunk = static_cast<std::int64_t>(kChunkBytes / in);
   for (std::int64_t first = 0; first < count; first += chunk) {
     const std::int64_t elements = std::min(chunk, count - first);
     const std::size_t bytes = static_cast<std::size_t>(elements) * in;
-    const int buffer = next_;
-    next_ = 1 - next_;
-    copied_[buffer].synchronize();
-    copy_in_parallel(pinned_[buffer].data(),
-                     static_cast<const std::byte*>(from) + static_cast<std::size_t>(first) * in,
-                     bytes);
+    const int buffer =
+        fill(static_cast<const std::byte*>(from) + static_cast<std::size_t>(first) * in, bytes);
     void* target = static_cast<std::byte*>(to) + static_cast<std::size_t>(first) * size_of(to_type);
     if (from_type == to_type) {
       MOBIUS_CUDA(cudaMemcpyAsync(target, pinned_[buffer].data(), bytes, cudaMemcpyHostToDevice,
                                   stream_.get()));
     } else {
-      if (staging_[buffer] == nullptr) {
-        staging_[buffer] = allocate_device(kChunkBytes, "conversion of weights");
-      }
-      MOBIUS_CUDA(cudaMemcpyAsync(staging_[buffer].get(), pinned_[buffer].data(), bytes,
-                                  cudaMemcpyHostToDevice, stream_.get()));
-      launch_convert(target, to_type, staging_[buffer].get(), from_type, elements, stream_.get());
+      launch_convert(target, to_type, stage(buffer, bytes), from_type, elements, stream_.get());
     }
+    copied_[buffer].record(stream_);
+  }
+}
+
+void Uploader::quantise(void* codes, float* scales, const void* from, DType from_type,
+                        std::int64_t rows, std::int64_t cols) {
+  const std::size_t row_bytes = static_cast<std::size_t>(cols) * size_of(from_type);
+  const auto chunk = static_cast<std::int64_t>(kChunkBytes / row_bytes);
+  if (chunk == 0) throw std::invalid_argument("upload: a row has more than 32 MiB");
+  for (std::int64_t first = 0; first < rows; first += chunk) {
+    const std::int64_t some = std::min(chunk, rows - first);
+    const std::size_t bytes = static_cast<std::size_t>(some) * row_bytes;
+    const int buffer = fill(
+        static_cast<const std::byte*>(from) + static_cast<std::size_t>(first) * row_bytes, bytes);
+    launch_quantise(static_cast<std::byte*>(codes) + first * cols, scales + first,
+                    stage(buffer, bytes), from_type, some, cols, stream_.get());
     copied_[buffer].record(stream_);
   }
 }

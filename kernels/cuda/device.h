@@ -78,8 +78,18 @@ class Uploader {
   /// The host memory may be reused on return; the device's is ready for later work in the stream.
   void upload(void* to, DType to_type, const void* from, DType from_type, std::int64_t count);
 
+  /// The same for rows that are quantised on the way: codes[rows, cols] and scales[rows] as in
+  /// `Fp8Weight`. A row must fit into 32 MiB.
+  void quantise(void* codes, float* scales, const void* from, DType from_type, std::int64_t rows,
+                std::int64_t cols);
+
  private:
   static constexpr std::size_t kChunkBytes = std::size_t{32} << 20;
+
+  /// Fills the pinned buffer whose turn it is, once it is free, and returns which that is.
+  int fill(const void* from, std::size_t bytes);
+  /// Enqueues the copy of a filled buffer to its staging buffer.
+  const void* stage(int buffer, std::size_t bytes);
 
   const CudaStream& stream_;
   PinnedBuffer pinned_[2];

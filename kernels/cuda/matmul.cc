@@ -11,6 +11,7 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/matmul_tuning.h"
 #include "kernels/cuda/matvec.h"
+#include "kernels/cuda/timer.h"
 
 namespace mobius {
 namespace {
@@ -80,33 +81,6 @@ std::string name_of_algorithm(const cublasLtMatmulAlgo_t& algorithm) {
          " cluster " +
          std::to_string(config_of<std::uint16_t>(algorithm, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID));
 }
-
-/// Times work between two events.
-class Timer {
- public:
-  Timer() {
-    MOBIUS_CUDA(cudaEventCreate(&start_));
-    MOBIUS_CUDA(cudaEventCreate(&end_));
-  }
-  ~Timer() {
-    cudaEventDestroy(start_);
-    cudaEventDestroy(end_);
-  }
-  Timer(const Timer&) = delete;
-  Timer& operator=(const Timer&) = delete;
-  void start(const CudaStream& stream) { MOBIUS_CUDA(cudaEventRecord(start_, stream.get())); }
-  float microseconds(const CudaStream& stream) {
-    MOBIUS_CUDA(cudaEventRecord(end_, stream.get()));
-    MOBIUS_CUDA(cudaEventSynchronize(end_));
-    float milliseconds = 0;
-    MOBIUS_CUDA(cudaEventElapsedTime(&milliseconds, start_, end_));
-    return milliseconds * 1000.0F;
-  }
-
- private:
-  cudaEvent_t start_ = nullptr;
-  cudaEvent_t end_ = nullptr;
-};
 
 std::vector<std::int64_t> rungs_up_to(std::int64_t rows) {
   std::vector<std::int64_t> rungs = {std::min<std::int64_t>(rows, 8)};

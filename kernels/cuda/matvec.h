@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/fp8.h"
 #include "kernels/tensor.h"
 
 namespace mobius {
@@ -35,5 +36,14 @@ bool matvec_takes(std::int64_t rows, std::int64_t n, std::int64_t k);
 /// Throws std::invalid_argument where the product is not one of those above, std::runtime_error
 /// where it could not be launched. Any thread, with its own stream.
 void launch_matvec(Tensor out, Tensor in, const void* weight, bool accumulate, cudaStream_t stream);
+
+/// Rows that read an fp8 weight once.
+constexpr std::int64_t kMatvecFp8Rows = 32;
+
+/// The same with an fp8 weight and any number of rows from 1, 32 at a time. Codes become bf16 on
+/// their way to the tensor cores and sums are multiplied with scales, which are powers of two: the
+/// bits are those of `launch_matvec` with the weight's values in bf16.
+void launch_matvec_fp8(Tensor out, Tensor in, const Fp8Weight& weight, bool accumulate,
+                       cudaStream_t stream);
 
 }  // namespace mobius

@@ -1,10 +1,8 @@
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <stdexcept>
 
 #include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/load.cuh"
 #include "kernels/cuda/ops.h"
 
 namespace mobius {
@@ -12,15 +10,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__device__ float load(const float* p) {
-  return *p;
-}
-__device__ float load(const __nv_bfloat16* p) {
-  return __bfloat162float(*p);
-}
-__device__ float load(const __half* p) {
-  return __half2float(*p);
-}
 __device__ void store(float* p, float x) {
   *p = x;
 }
@@ -177,6 +166,7 @@ void convert_to(To* to, const void* from, DType from_type, std::int64_t count,
     case DType::f16:
       convert_kernel<<<blocks, kThreads, 0, stream>>>(to, static_cast<const __half*>(from), count);
       break;
+    case DType::e4m3: throw std::invalid_argument("convert: e4m3 is read by products alone");
   }
 }
 

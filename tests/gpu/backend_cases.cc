@@ -21,10 +21,13 @@ constexpr std::int32_t kLayers = 2;
 constexpr std::int32_t kRows = 64;
 constexpr std::int32_t kContext = 256;
 
+/// How the weights of products are loaded: fp8, or bf16 with the values that fp8 leaves.
+enum class Matrices { bf16, fp8, rounded_to_fp8 };
+
 /// A model of two layers in the operations of a backend.
 class TinyModel {
  public:
-  TinyModel() : backend_(make_cuda_backend(0)) {
+  explicit TinyModel(Matrices matrices = Matrices::bf16) : backend_(make_cuda_backend(0)) {
     std::mt19937_64 random(23);
     const auto load = [&](std::int64_t rows, std::int64_t cols, DType dtype) {
       const std::vector<float> values =
@@ -32,15 +35,24 @@ class TinyModel {
       const HostTensor host{values.data(), DType::f32, rows, cols};
       return backend_->load_weight(std::span(&host, 1), dtype);
     };
+    const auto load_matrix = [&](std::int64_t rows, std::int64_t cols) {
+      std::vector<float> values =
+          random_values(static_cast<std::size_t>(rows * cols), random, 0.1F);
+      if (matrices == Matrices::rounded_to_fp8) values = fp8_rounded(values, cols);
+      const HostTensor host{values.data(), DType::f32, rows, cols};
+      return backend_->load_weight(std::span(&host, 1),
+                                   matrices == Matrices::fp8 ? DType::e4m3 : DType::bf16);
+    };
     table_ = load(kVocab, kHidden, DType::bf16);
     norm_ = load(1, kHidden, DType::f32);
     rotation_ = load(1, kHeadDim / 2, DType::f32);
-    qkv_ = load((kHeads + 2 * kKvHeads) * kHeadDim, kHidden, DType::bf16);
-    output_ = load(kHidden, kHeads * kHeadDim, DType::bf16);
-    gate_up_ = load(2 * kInner, kHidden, DType::bf16);
-    down_ = load(kHidden, kInner, DType::bf16);
+    qkv_ = load_matrix((kHeads + 2 * kKvHeads) * kHeadDim, kHidden);
+    output_ = load_matrix(kHidden, kHeads * kHeadDim);
+    gate_up_ = load_matrix(2 * kInner, kHidden);
+    down_ = load_matrix(kHidden, kInner);
     const KvShape kv{kLayers, 64, kPage, kKvHeads, kHeadDim, DType::bf16, 2 * kPage};
-    backend_->reserve_workspace({kHidden, kHeads, kKvHeads, kHeadDim, kInner, kVocab, DType::bf16},
+    backend_->reserve_workspace({kHidden, kHeads, kKvHeads, kHeadDim, kInner, kVocab, DType::bf16,
+                                 matrices == Matrices::fp8},
                                 kv, {kRows, 8, kContext});
     pool_ = backend_->create_kv_pool(kv);
     other_pool_ = backend_->create_kv_pool(kv);
@@ -153,8 +165,8 @@ std::vector<Stream> make_streams() {
 
 /// A stream decoded alone (recorded, then replayed) has the bits of one that shares its steps with
 /// others, prefilling ones among them (which run operation by operation).
-void replay_case(const Options& options, Report& report) {
-  TinyModel model;
+void replay_case(const Options& options, Matrices matrices, Report& report) {
+  TinyModel model(matrices);
   std::vector<Stream> streams = make_streams();
   std::vector<Stream> alone = make_streams();
   const std::int32_t steps = options.small ? 6 : 60;
@@ -197,10 +209,10 @@ void replay_case(const Options& options, Report& report) {
     got[0].insert(got[0].end(), second.begin(), second.end());
   }
   const bool equal = got == want && finite;
-  report.add(
-      {"backend",
-       "decode alone and beside others, replayed and not, " + std::to_string(steps) + " steps",
-       equal ? "bit-equal" : "bits differ", equal});
+  report.add({"backend",
+              "decode alone and beside others, replayed and not, " + std::to_string(steps) +
+                  " steps" + (matrices == Matrices::fp8 ? ", fp8" : ""),
+              equal ? "bit-equal" : "bits differ", equal});
 }
 
 /// An environment variable with another value, until the end of its scope.
@@ -226,10 +238,11 @@ class Environment {
 };
 
 /// The logits of three streams' prompts and of steps after them.
-std::vector<float> decoded(std::int32_t steps, const char* products, const char* overlap) {
+std::vector<float> decoded(std::int32_t steps, const char* products, const char* overlap,
+                           Matrices matrices = Matrices::bf16) {
   const Environment first("MOBIUS_CUDA_PRODUCTS", products);
   const Environment second("MOBIUS_CUDA_OVERLAP", overlap);
-  TinyModel model;
+  TinyModel model(matrices);
   std::vector<Stream> streams = make_streams();
   std::vector<float> all;
   for (std::int32_t s = 0; s <= steps; ++s) {
@@ -265,6 +278,20 @@ void switches_case(const Options& options, Report& report) {
     report.add({"refusals", products ? "MOBIUS_CUDA_PRODUCTS=mine" : "MOBIUS_CUDA_OVERLAP=perhaps",
                 refused ? "refused" : "taken", refused});
   }
+}
+
+/// fp8 weights give the bits of bf16 weights with the values that fp8 leaves, in prefill and
+/// decode; the difference to the original ones is what quantisation costs a tiny model.
+void fp8_case(const Options& options, Report& report) {
+  const std::int32_t steps = options.small ? 6 : 60;
+  const std::vector<float> got = decoded(steps, "own", "on", Matrices::fp8);
+  const bool equal = got == decoded(steps, "own", "on", Matrices::rounded_to_fp8);
+  const std::vector<float> original = decoded(steps, "own", "on");
+  const double error = relative_error(got, std::vector<double>(original.begin(), original.end()));
+  report.add({"backend", "fp8 weights, " + std::to_string(steps) + " steps",
+              std::string(equal ? "bits of bf16 weights" : "bits differ from bf16 weights") +
+                  ", logits " + text(error) + " from the original ones",
+              equal && error > 0 && error < 0.5});
 }
 
 /// Tokens come back for every row, by its own parameters.
@@ -336,7 +363,9 @@ void refusal_cases(Report& report) {
 }  // namespace
 
 void run_backend_cases(const Options& options, Report& report) {
-  replay_case(options, report);
+  replay_case(options, Matrices::bf16, report);
+  replay_case(options, Matrices::fp8, report);
+  fp8_case(options, report);
   switches_case(options, report);
   sample_case(report);
   refusal_cases(report);

@@ -12,6 +12,7 @@
 #include "kernels/bf16.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/device.h"
+#include "kernels/fp8.h"
 #include "kernels/oracle/ops.h"
 
 namespace mobius::gpu {
@@ -92,6 +93,23 @@ std::vector<float> rounded(DType dtype, std::span<const float> values) {
   std::vector<float> result;
   result.reserve(values.size());
   for (const float value : values) result.push_back(round_to(dtype, value));
+  return result;
+}
+
+std::vector<float> fp8_rounded(std::span<const float> values, std::int64_t cols) {
+  const auto length = static_cast<std::size_t>(cols);
+  std::vector<float> result;
+  result.reserve(values.size());
+  for (std::size_t first = 0; first < values.size(); first += length) {
+    const auto row = values.subspan(first, length);
+    float largest = 0;
+    for (const float value : row) largest = std::max(largest, std::fabs(value));
+    const int exponent = fp8_exponent(largest);
+    for (const float value : row) {
+      result.push_back(from_e4m3(to_e4m3(value * power_of_two(-exponent))) *
+                       power_of_two(exponent));
+    }
+  }
   return result;
 }
 

@@ -65,6 +65,8 @@ class DeviceMatrix {
 
 std::vector<float> random_values(std::size_t count, std::mt19937_64& random, float scale = 1.0F);
 std::vector<float> rounded(DType dtype, std::span<const float> values);
+/// What a matrix of rows of `cols` values has left once it is quantised to fp8.
+std::vector<float> fp8_rounded(std::span<const float> values, std::int64_t cols);
 /// Elements of `dtype` as they lie in memory.
 std::vector<std::byte> packed(DType dtype, std::span<const float> values);
 std::vector<float> unpacked(DType dtype, std::span<const std::byte> bytes);
@@ -78,6 +80,7 @@ std::string text(double value);
 void run_ops_cases(const Options& options, Report& report);
 void run_matmul_cases(const Options& options, Report& report);
 void run_matvec_cases(const Options& options, Report& report);
+void run_fp8_cases(const Options& options, Report& report);
 void run_attention_cases(const Options& options, Report& report);
 void run_backend_cases(const Options& options, Report& report);
 void run_sampling_cases(const Options& options, Report& report);

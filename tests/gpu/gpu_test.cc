@@ -85,6 +85,7 @@ int run(int argc, char** argv) {
   group("attention", run_attention_cases);
   group("matmul", run_matmul_cases);
   group("matvec", run_matvec_cases);
+  group("fp8", run_fp8_cases);
   std::printf("%s\n", report.passed() ? "All passed." : "FAILED.");
   if (!json.empty()) write_json(json, commit, date, report);
   return report.passed() ? 0 : 1;

@@ -1,7 +1,7 @@
 // Logits of a checkpoint for given tokens, for comparison with another implementation.
 //
 //   llama_logits --model FOLDER --tokens FILE --out FILE [--backend cpu|cuda] [--dtype bf16|f32]
-//                [--chunk ROWS]
+//                [--quantization none|fp8] [--chunk ROWS]
 //
 // FILE of tokens: ids in text, separated by white space. Writes the logits of every position,
 // [tokens, vocabulary] f32, little endian. The prompt is pushed through in chunks.
@@ -40,6 +40,8 @@ int run(int argc, char** argv) {
       options.device = value == "cuda" ? DeviceChoice::cuda : DeviceChoice::cpu;
     } else if (name == "--dtype" && (value == "bf16" || value == "f32")) {
       options.compute_dtype = value == "bf16" ? DType::bf16 : DType::f32;
+    } else if (name == "--quantization" && (value == "none" || value == "fp8")) {
+      options.fp8_weights = value == "fp8";
     } else if (name == "--chunk") {
       chunk = std::stoi(value);
     } else {

@@ -1,10 +1,10 @@
 // Times steps of a Llama-shaped model of random weights on the CUDA backend: prefill, single-stream
 // decode and a batch of streams, each beside its floor.
 //
-//   step_bench [--layers N] [--json FILE --commit ID --date DATE]
+//   step_bench [--layers N] [--weights bf16|fp8|both] [--json FILE --commit ID --date DATE]
 //
 // Layers are timed as a whole model of N layers; the default is Llama 3.1 8B's 32 (16 GB of
-// weights). Keys and values before the timed tokens are random numbers.
+// weights), first in bf16, then in fp8. Keys and values before the timed tokens are random numbers.
 
 #include <cuda_runtime_api.h>
 
@@ -22,6 +22,7 @@
 #include "kernels/backend.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/fp8.h"
 #include "kernels/cuda/kv_cache.h"
 #include "kernels/cuda/matmul_tuning.h"
 
@@ -51,21 +52,22 @@ double median(std::vector<double> values) {
 /// The operations of models/llama.cc on weights that no file holds.
 class Model {
  public:
-  Model(std::int32_t layers, std::int32_t max_rows, std::int32_t max_sequences,
+  Model(std::int32_t layers, DType matrices, std::int32_t max_rows, std::int32_t max_sequences,
         std::int32_t context, std::int32_t tokens)
       : backend_(make_cuda_backend(0)), max_rows_(max_rows) {
     embedding_ = weight(kVocab, kHidden, DType::bf16);
-    head_ = weight(kVocab, kHidden, DType::bf16);
+    head_ = weight(kVocab, kHidden, matrices);
     norm_ = weight(1, kHidden, DType::f32);
     rotation_ = weight(1, kHeadDim / 2, DType::f32);
     constexpr std::int32_t kQuery = kHeads * kHeadDim;
     for (std::int32_t i = 0; i < layers; ++i) {
-      layers_.push_back({weight(kQuery + 2 * kKvHeads * kHeadDim, kHidden, DType::bf16),
-                         weight(kHidden, kQuery, DType::bf16),
-                         weight(2 * kIntermediate, kHidden, DType::bf16),
-                         weight(kHidden, kIntermediate, DType::bf16)});
+      layers_.push_back({weight(kQuery + 2 * kKvHeads * kHeadDim, kHidden, matrices),
+                         weight(kHidden, kQuery, matrices),
+                         weight(2 * kIntermediate, kHidden, matrices),
+                         weight(kHidden, kIntermediate, matrices)});
     }
-    const ModelShape shape{kHidden, kHeads, kKvHeads, kHeadDim, kIntermediate, kVocab, DType::bf16};
+    const ModelShape shape{kHidden,       kHeads, kKvHeads,    kHeadDim,
+                           kIntermediate, kVocab, DType::bf16, matrices == DType::e4m3};
     const KvShape kv{layers, tokens / kPage, kPage, kKvHeads, kHeadDim, DType::bf16, kBlock};
     backend_->reserve_workspace(shape, kv, {max_rows, max_sequences, context});
     pool_ = backend_->create_kv_pool(kv);
@@ -85,11 +87,23 @@ class Model {
   }
 
   /// Bytes of weights that a token must read.
-  double weight_bytes() const {
-    constexpr double kLayer =
-        2.0 * (double{kHidden} * (kHeads + 2 * kKvHeads) * kHeadDim +
-               double{kHidden} * kHeads * kHeadDim + 3.0 * double{kHidden} * kIntermediate);
-    return kLayer * static_cast<double>(layers_.size()) + 2.0 * double{kVocab} * kHidden;
+  double read_bytes() const {
+    const auto bytes = [](const Weight& weight) {
+      return static_cast<double>(
+          weight_bytes(weight.row_blocks.front().dtype, weight.rows, weight.cols));
+    };
+    double sum = bytes(head_);
+    for (const Layer& layer : layers_) {
+      sum += bytes(layer.qkv) + bytes(layer.output) + bytes(layer.gate_up) + bytes(layer.down);
+    }
+    return sum;
+  }
+  /// Floating-point operations of a token's products.
+  double product_flops() const {
+    constexpr double kLayer = double{kHidden} * (kHeads + 2 * kKvHeads) * kHeadDim +
+                              double{kHidden} * kHeads * kHeadDim +
+                              3.0 * double{kHidden} * kIntermediate;
+    return 2.0 * (kLayer * static_cast<double>(layers_.size()) + double{kVocab} * kHidden);
   }
   /// Bytes of keys and values of one token.
   double kv_bytes() const {
@@ -136,6 +150,17 @@ class Model {
     Weight result;
     result.rows = rows;
     result.cols = cols;
+    if (dtype == DType::e4m3) {
+      const Weight values = weight(rows, cols, DType::bf16);
+      result.storage = allocate_device(weight_bytes(dtype, rows, cols), "weights");
+      auto* codes = static_cast<std::byte*>(result.storage.get());
+      auto* scales = reinterpret_cast<float*>(codes + rows * cols);
+      launch_quantise(codes, scales, values.storage.get(), DType::bf16, rows, cols, nullptr);
+      MOBIUS_CUDA(cudaDeviceSynchronize());
+      result.row_blocks.push_back({codes, dtype, rows, cols});
+      result.row_scales = scales;
+      return result;
+    }
     const HostTensor shape{nullptr, dtype, rows, cols};
     result.storage = allocate_device(shape.bytes(), "weights");
     result.row_blocks.push_back({result.storage.get(), dtype, rows, cols});
@@ -212,13 +237,18 @@ struct Row {
 
 int run(int argc, char** argv) {
   std::int32_t layers = 32;
+  std::string weights = "both";
   std::string json, commit = "unknown", date = "unknown";
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string argument = argv[i];
     if (argument == "--layers") layers = std::stoi(argv[i + 1]);
+    if (argument == "--weights") weights = argv[i + 1];
     if (argument == "--json") json = argv[i + 1];
     if (argument == "--commit") commit = argv[i + 1];
     if (argument == "--date") date = argv[i + 1];
+  }
+  if (weights != "bf16" && weights != "fp8" && weights != "both") {
+    throw std::runtime_error("--weights is \"" + weights + "\", must be bf16, fp8 or both");
   }
   cudaDeviceProp properties{};
   MOBIUS_CUDA(cudaGetDeviceProperties(&properties, 0));
@@ -226,44 +256,49 @@ int run(int argc, char** argv) {
   std::printf("%s, copy %.0f GB/s, %d layers\n", properties.name, rate, layers);
   constexpr std::int32_t kLongest = 65536;
   constexpr std::int32_t kRows = 8192;
-  Model model(layers, kRows, 64, kLongest, 2 * kLongest);
   std::vector<Row> rows;
-  const auto time = [&](const char* name, std::int32_t streams, std::int32_t count,
-                        std::int32_t context, const AttentionPolicy& policy) {
-    const int repetitions = count > 1 ? 3 : 9;
-    for (int i = 0; i < 2; ++i) model.step(streams, count, context, policy);
-    std::vector<double> seconds;
-    for (int i = 0; i < repetitions; ++i) {
-      seconds.push_back(model.step(streams, count, context, policy));
-    }
-    Row row;
-    row.name = name;
-    row.milliseconds = median(seconds) * 1e3;
-    row.tokens_per_second = streams * count / (row.milliseconds * 1e-3);
-    const double read = model.weight_bytes() + model.kv_bytes() * streams * context;
-    row.floor_milliseconds = read / (rate * 1e9) * 1e3;
-    if (count > 1) {
-      // Products and attention at 790 TFLOP/s, what a large product reaches on this card.
-      const double products = model.weight_bytes() * streams * count;
-      const double attention = 4.0 * kHeads * kHeadDim * layers * streams *
-                               static_cast<double>(count) * (context + 0.5 * count);
-      row.floor_milliseconds = (products + attention) / 790e12 * 1e3;
-    }
-    std::printf("%-34s %9.2f ms  floor %9.2f ms (%3.0f %%)  %9.0f tokens/s\n", name,
-                row.milliseconds, row.floor_milliseconds,
-                100.0 * row.floor_milliseconds / row.milliseconds, row.tokens_per_second);
-    std::fflush(stdout);
-    rows.push_back(row);
+  const auto time_all = [&](DType matrices) {
+    Model model(layers, matrices, kRows, 64, kLongest, 2 * kLongest);
+    const auto time = [&](std::string name, std::int32_t streams, std::int32_t count,
+                          std::int32_t context, const AttentionPolicy& policy) {
+      if (matrices == DType::e4m3) name += ", fp8";
+      const int repetitions = count > 1 ? 3 : 9;
+      for (int i = 0; i < 2; ++i) model.step(streams, count, context, policy);
+      std::vector<double> seconds;
+      for (int i = 0; i < repetitions; ++i) {
+        seconds.push_back(model.step(streams, count, context, policy));
+      }
+      Row row;
+      row.name = name;
+      row.milliseconds = median(seconds) * 1e3;
+      row.tokens_per_second = streams * count / (row.milliseconds * 1e-3);
+      const double read = model.read_bytes() + model.kv_bytes() * streams * context;
+      row.floor_milliseconds = read / (rate * 1e9) * 1e3;
+      if (count > 1) {
+        // Products and attention at 790 TFLOP/s, what a large product reaches on this card.
+        const double products = model.product_flops() * streams * count;
+        const double attention = 4.0 * kHeads * kHeadDim * layers * streams *
+                                 static_cast<double>(count) * (context + 0.5 * count);
+        row.floor_milliseconds = (products + attention) / 790e12 * 1e3;
+      }
+      std::printf("%-34s %9.2f ms  floor %9.2f ms (%3.0f %%)  %9.0f tokens/s\n", name.c_str(),
+                  row.milliseconds, row.floor_milliseconds,
+                  100.0 * row.floor_milliseconds / row.milliseconds, row.tokens_per_second);
+      std::fflush(stdout);
+      rows.push_back(row);
+    };
+    const auto full = AttentionPolicy::full();
+    time("decode, 1 stream at 1K", 1, 1, 1023, full);
+    time("decode, 1 stream at 64K", 1, 1, kLongest - 1, full);
+    time("decode, 1 stream at 64K, MoBA", 1, 1, kLongest - 1, AttentionPolicy::moba(kBlock, 8));
+    time("decode, 16 streams at 1K", 16, 1, 1023, full);
+    time("decode, 64 streams at 1K", 64, 1, 1023, full);
+    time("prefill, 512 tokens", 1, 512, 0, full);
+    time("prefill, 2048 tokens", 1, 2048, 0, full);
+    time("prefill, 8192 tokens", 1, kRows, 0, full);
   };
-  const auto full = AttentionPolicy::full();
-  time("decode, 1 stream at 1K", 1, 1, 1023, full);
-  time("decode, 1 stream at 64K", 1, 1, kLongest - 1, full);
-  time("decode, 1 stream at 64K, MoBA", 1, 1, kLongest - 1, AttentionPolicy::moba(kBlock, 8));
-  time("decode, 16 streams at 1K", 16, 1, 1023, full);
-  time("decode, 64 streams at 1K", 64, 1, 1023, full);
-  time("prefill, 512 tokens", 1, 512, 0, full);
-  time("prefill, 2048 tokens", 1, 2048, 0, full);
-  time("prefill, 8192 tokens", 1, kRows, 0, full);
+  if (weights != "fp8") time_all(DType::bf16);
+  if (weights != "bf16") time_all(DType::e4m3);
   if (json.empty()) return 0;
   std::ofstream out(json);
   out << "{\n  \"device\": \"" << properties.name << "\",\n  \"date\": \"" << date
