@@ -39,7 +39,8 @@ Prepared prepare(ModelOptions options, const LoadEvents& events) {
       checkpoint.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size).dtype;
   std::unique_ptr<Backend> backend = make_backend(options, events);
   if (!options.compute_dtype) options.compute_dtype = backend->info().default_compute;
-  WeightMemory weights = check_weights(config, checkpoint, compute_dtype(options, stored));
+  WeightMemory weights =
+      check_weights(config, checkpoint, compute_dtype(options, stored), options.fp8_weights);
   if (!backend->info().weights_in_place) {
     weights.copied_bytes += std::exchange(weights.mapped_bytes, std::size_t{0});
   }
