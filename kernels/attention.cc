@@ -5,6 +5,10 @@
 
 namespace mobius {
 
+std::int32_t attended_blocks(const AttentionPolicy& policy, std::int32_t position) {
+  return std::min(policy.top_k, position / policy.block + 1);
+}
+
 std::string validate(const AttentionPolicy& policy, std::int32_t page_tokens) {
   if (policy.mode == AttentionMode::full) return {};
   if (policy.block < page_tokens || policy.block % page_tokens != 0) {

@@ -28,6 +28,10 @@ struct AttentionPolicy {
   friend bool operator==(const AttentionPolicy&, const AttentionPolicy&) = default;
 };
 
+/// Blocks that a query at `position` attends under MoBA: top_k, or all in sight where those are
+/// fewer.
+std::int32_t attended_blocks(const AttentionPolicy& policy, std::int32_t position);
+
 /// Empty when the policy can run on pages of `page_tokens`, else one line that says what is wrong.
 std::string validate(const AttentionPolicy& policy, std::int32_t page_tokens);
 
@@ -60,6 +64,12 @@ struct SequenceSlice {
   AttentionPolicy policy;
   /// The last layers of the model that use full attention whatever `policy` says (moba.md, rule 8).
   std::int32_t full_attention_last_layers = 0;
+  /// Where to write which blocks the slice's last row attends: [layers][query heads][n], n being
+  /// attended_blocks of the row, each list ascending, so that the row's own block is its last.
+  /// Lists of layers under full attention are left alone. Empty: nobody asks, which costs nothing;
+  /// only backends whose info().tells_blocks may be asked. Host memory, borrowed until the step
+  /// ends.
+  std::span<std::int32_t> attended = {};
 
   AttentionPolicy policy_at(std::int32_t layer, std::int32_t num_layers) const {
     return layer >= num_layers - full_attention_last_layers ? AttentionPolicy::full() : policy;

@@ -69,6 +69,7 @@ LlamaRunner::LlamaRunner(const LlamaConfig& config, Checkpoint checkpoint, const
            .vocab_size = config_.vocab_size,
            .page_tokens = plan_.kv.page_tokens,
            .num_pages = plan_.kv.num_pages,
+           .tells_blocks = backend_->info().tells_blocks,
            .limits = plan_.limits};
   const auto max_samples = static_cast<std::size_t>(llama_->max_logit_rows());
   sampled_.reserve(max_samples);

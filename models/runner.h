@@ -27,7 +27,8 @@ struct RunnerInfo {
   std::int32_t vocab_size = 0;
   std::int32_t page_tokens = 0;
   std::int32_t num_pages = 0;
-  StepLimits limits;  ///< max_context: the longest sequence that model and memory allow
+  bool tells_blocks = false;  ///< SequenceSlice::attended may be asked for
+  StepLimits limits;          ///< max_context: the longest sequence that model and memory allow
 };
 
 /// The seam between the engine and the models: pages and tokens in, sampled tokens out. One thread

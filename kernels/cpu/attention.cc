@@ -123,6 +123,14 @@ std::int32_t check(Tensor out, Tensor q, const CpuKvPool& kv, std::int32_t layer
   require(q.rows == out.rows && q.cols == out.cols, "q and out differ in shape");
   require(q.cols > 0 && q.cols % kv_columns == 0, "q's columns are no multiple of the KV heads'");
   check_slices(step.slices, shape, q.rows);
+  for (const SequenceSlice& slice : step.slices) {
+    const std::int64_t lists = shape.num_layers * (q.cols / shape.head_dim);
+    const std::int32_t position = slice.first_position + slice.num_rows - 1;
+    require(slice.attended.empty() ||
+                (slice.policy.mode == AttentionMode::moba &&
+                 std::ssize(slice.attended) == lists * attended_blocks(slice.policy, position)),
+            "the place for attended blocks does not fit");
+  }
   return static_cast<std::int32_t>(q.cols / kv_columns);
 }
 

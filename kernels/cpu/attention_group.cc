@@ -241,6 +241,24 @@ GroupRun start(const GroupContext& context, const AttentionGroup& group,
           parts};
 }
 
+/// Tells which blocks the slice's last row attends, if the group has it and somebody asks.
+void tell_blocks(const GroupRun& run, const AttentionPolicy& policy, std::int32_t words) {
+  const GroupContext& context = run.context;
+  const SequenceSlice& slice = *run.group.slice;
+  if (slice.attended.empty() || run.group.first_query + run.group.queries < slice.num_rows) return;
+  const std::int32_t position = run.position(run.rows - 1);
+  const std::int32_t count = attended_blocks(policy, position);
+  const std::int32_t kv_heads = context.kv->shape().kv_heads;
+  const std::int32_t first_list = (context.layer * kv_heads + run.group.kv_head) * context.gqa;
+  auto next = slice.attended.begin() + offset(first_list, count);
+  for (std::int32_t row = run.rows - context.gqa; row < run.rows; ++row) {
+    for (std::int32_t block = 0; block <= position / policy.block; ++block) {
+      const std::uint64_t bits = run.scratch.chosen[offset(block, words) + row / 64];
+      if ((bits >> (row % 64) & 1U) != 0) *next++ = block;
+    }
+  }
+}
+
 /// Attends all rows to their keys in spans [first_span, end_span).
 void run_spans(const GroupRun& run, const AttentionPolicy& policy, std::int32_t first_span,
                std::int32_t end_span_index) {
@@ -250,6 +268,8 @@ void run_spans(const GroupRun& run, const AttentionPolicy& policy, std::int32_t 
   clear(scratch.span, run.rows, shape.head_dim);
   const bool moba = policy.mode == AttentionMode::moba;
   const std::int32_t words = moba ? choose_blocks(run.context, run.group, policy, scratch) : 0;
+  // Threads that share a group choose alike; the one with its beginning tells.
+  if (moba && first_span == 0) tell_blocks(run, policy, words);
 
   const std::int32_t span_pages = pages_per_span(shape);
   const std::int32_t first_page = first_span * span_pages;

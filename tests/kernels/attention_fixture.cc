@@ -89,8 +89,16 @@ void AttentionFixture::step(std::span<const TestSlice> slices, bool attend) {
   std::int32_t rows = 0;
   std::int32_t context = 0;
   for (const TestSlice& slice : slices) {
-    const TestSequence& sequence = *slice.sequence;
+    TestSequence& sequence = *slice.sequence;
     step_slices.push_back({rows, slice.rows, sequence.done, sequence.pages, sequence.policy, 0});
+    if (attend && sequence.policy.mode == AttentionMode::moba) {
+      const std::int32_t position = sequence.done + slice.rows - 1;
+      std::vector<std::int32_t>& places = sequence.attended[position];
+      places.assign(static_cast<std::size_t>(pool.shape().num_layers * sizes.heads *
+                                             attended_blocks(sequence.policy, position)),
+                    -1);
+      step_slices.back().attended = places;
+    }
     const auto* begin = sequence.qkv.data() + static_cast<std::size_t>(sequence.done) * qkv_columns;
     qkv.insert(qkv.end(), begin, begin + static_cast<std::size_t>(slice.rows) * qkv_columns);
     rows += slice.rows;

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <random>
 #include <span>
@@ -33,6 +34,8 @@ struct TestSequence {
   std::vector<std::byte> q;    ///< [tokens, Q * D] of the KV type, as rope_append wrote it
   std::vector<std::byte> out;  ///< same shape
   std::int32_t done = 0;       ///< tokens in the cache
+  /// Under MoBA, of the last row of each step, by position: SequenceSlice::attended of all layers.
+  std::map<std::int32_t, std::vector<std::int32_t>> attended;
 };
 
 /// Rows of one sequence in a step.

@@ -238,6 +238,43 @@ TEST_P(AttentionTest, EqualScoresGoToTheLowerBlock) {
   EXPECT_EQ(selected[80], (std::vector<std::int32_t>{0, 1, 2}));
 }
 
+TEST_P(AttentionTest, TellsWhichBlocksTheLastRowOfEachSliceAttends) {
+  const std::int32_t heads = 4;
+  for (const int threads : {1, 3}) {
+    AttentionFixture fixture(sizes(heads, 2, 16, 16), 700, threads, isa());
+    std::vector<TestSequence> sequences;
+    // The first spans several of attention's spans, which threads share where rows are few.
+    sequences.push_back(fixture.make_sequence(9002, AttentionPolicy::moba(16, 70), 14));
+    sequences.push_back(fixture.make_sequence(210, AttentionPolicy::moba(32, 3), 15));
+    sequences.push_back(fixture.make_sequence(210, AttentionPolicy::full(), 16));
+    fixture.append(sequences[0], 9000);
+    fixture.step(std::vector<TestSlice>{{&sequences[1], 208}, {&sequences[2], 209}});
+    fixture.step(std::vector<TestSlice>{{&sequences[0], 1}});
+    fixture.step(
+        std::vector<TestSlice>{{&sequences[2], 1}, {&sequences[0], 1}, {&sequences[1], 2}});
+
+    for (TestSequence& sequence : sequences) {
+      const SequenceSlice slice{0, sequence.tokens, 0, sequence.pages, sequence.policy, 0};
+      const auto selected =
+          selected_blocks({sequence.q.data(), GetParam().dtype, sequence.tokens, heads * 16},
+                          fixture.pool, kTestLayer, slice, isa());
+      for (const auto& [position, attended] : sequence.attended) {
+        std::vector<std::int32_t> expected;
+        for (std::int32_t head = 0; head < heads; ++head) {
+          const auto& blocks = selected[static_cast<std::size_t>(position * heads + head)];
+          expected.insert(expected.end(), blocks.begin(), blocks.end());
+        }
+        const std::vector<std::int32_t> untouched(expected.size(), -1);
+        static_assert(kTestLayer == 1);
+        expected.insert(expected.begin(), untouched.begin(), untouched.end());
+        EXPECT_EQ(attended, expected) << position << ", " << threads << " threads";
+      }
+    }
+    EXPECT_EQ(sequences[0].attended.size(), 2);
+    EXPECT_EQ(sequences[1].attended.size(), 2);
+  }
+}
+
 TEST_P(AttentionTest, MobaThatSeesEveryBlockIsFullAttentionToTheBit) {
   const AttentionSizes shape = sizes(4, 1, 64, 128, 128);
   std::vector<std::byte> results[2];
@@ -262,18 +299,22 @@ TEST_P(AttentionTest, LastLayersUseFullAttention) {
   void* start = workspace.data();
   std::size_t space = workspace.size();
   std::align(64, space - 64, start, space);
-  for (const std::int32_t last : {0, 1}) {
-    const SequenceSlice slice{0, 200, 0, sequence.pages, sequence.policy, last};
+  std::vector<std::int32_t> attended(2 * 4 * 2, -1);
+  for (const std::int32_t last : {1, 0}) {
+    const SequenceSlice slice{0, 200, 0, sequence.pages, sequence.policy, last, attended};
     attention({out.data(), GetParam().dtype, 200, 256},
               {sequence.q.data(), GetParam().dtype, 200, 256}, fixture.pool, kTestLayer,
               {{}, std::span(&slice, 1), {}}, {static_cast<std::byte*>(start), space},
               fixture.threads, isa());
+    EXPECT_EQ(std::ranges::count(attended, -1), last == 1 ? 16 : 8)
+        << "full attention tells nothing";
     if (last == 0) {
       EXPECT_TRUE(out == sequence.out);
     } else {
-      sequence.out = out;
-      sequence.policy = AttentionPolicy::full();
-      check_rows(fixture, sequence, 0, 200);
+      TestSequence full = sequence;
+      full.out = out;
+      full.policy = AttentionPolicy::full();
+      check_rows(fixture, full, 0, 200);
     }
   }
 }
@@ -324,6 +365,19 @@ TEST(AttentionArguments, ThatDoNotFitThrowBeforeAnythingIsWritten) {
        {AttentionPolicy::moba(24, 2), AttentionPolicy::moba(0, 2), AttentionPolicy::moba(16, 0)}) {
     throws(good_out, good_q, 0, with(good, [&](SequenceSlice& s) { s.policy = policy; }), scratch);
   }
+  std::vector<std::int32_t> places(2 * 4 * 2 + 1);
+  const auto asks = [&](AttentionPolicy policy, std::size_t count) {
+    throws(good_out, good_q, 0,
+           with(good,
+                [&](SequenceSlice& s) {
+                  s.policy = policy;
+                  s.attended = std::span(places).first(count);
+                }),
+           scratch);
+  };
+  asks(AttentionPolicy::moba(16, 2), 17);
+  asks(AttentionPolicy::moba(16, 2), 15);
+  asks(AttentionPolicy::full(), 16);
   throws(good_out, good_q, 0, good, scratch.first(1024));
   EXPECT_TRUE(out == untouched);
   call(good_out, good_q, kTestLayer, good, scratch);
