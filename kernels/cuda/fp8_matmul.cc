@@ -14,7 +14,7 @@ namespace {
 
 /// Rows that our own kernel computes untimed: a single reading of the codes.
 constexpr std::int64_t kUntimedRows = 16;
-/// Beyond, it would read a weight more than four times.
+/// Beyond, it would read a weight more than twice, and activations far more often.
 constexpr std::int64_t kMostOwnRows = 128;
 constexpr int kRepetitions = 5;
 

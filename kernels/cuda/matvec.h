@@ -38,9 +38,9 @@ bool matvec_takes(std::int64_t rows, std::int64_t n, std::int64_t k);
 void launch_matvec(Tensor out, Tensor in, const void* weight, bool accumulate, cudaStream_t stream);
 
 /// Rows that read an fp8 weight once.
-constexpr std::int64_t kMatvecFp8Rows = 32;
+constexpr std::int64_t kMatvecFp8Rows = 64;
 
-/// The same with an fp8 weight and any number of rows from 1, 32 at a time. Codes become bf16 on
+/// The same with an fp8 weight and any number of rows from 1, 64 at a time. Codes become bf16 on
 /// their way to the tensor cores and sums are multiplied with scales, which are powers of two: the
 /// bits are those of `launch_matvec` with the weight's values in bf16.
 void launch_matvec_fp8(Tensor out, Tensor in, const Fp8Weight& weight, bool accumulate,

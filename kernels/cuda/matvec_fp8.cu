@@ -8,18 +8,21 @@ using matvec::Copy;
 using matvec::Element;
 using matvec::Grid;
 
-/// A stage has up to 1 KB of a row, as with bf16, but half of it where activations of many rows
-/// would leave too few stages.
+/// A stage has 512 columns, as with bf16, or 256 where activations of many rows would leave too few
+/// stages. These are read once a pass, so that many rows want more tiles at once.
 template <int kRowGroups>
 cudaError_t launch_for(const Arguments& a, cudaStream_t stream) {
-  constexpr int kColumns = kRowGroups == 1 ? 1024 : 512;
+  constexpr bool kMany = kRowGroups >= 4;
+  constexpr int kColumns = kRowGroups == 8 ? 256 : 512;
   constexpr Element kCodes = Element::e4m3;
   const Grid grid = matvec::grid_of(a);
   switch (matvec::tiles_each(a, grid)) {
     case 1: return matvec::launch<1, kColumns, kRowGroups, Copy::bulk, kCodes>(a, grid, stream);
     case 2: return matvec::launch<2, kColumns, kRowGroups, Copy::bulk, kCodes>(a, grid, stream);
     case 3: return matvec::launch<3, kColumns, kRowGroups, Copy::bulk, kCodes>(a, grid, stream);
-    default: return matvec::launch<4, 512, kRowGroups, Copy::bulk, kCodes>(a, grid, stream);
+    default:
+      return matvec::launch < kMany ? 7 : 4, kMany ? 256 : 512, kRowGroups, Copy::bulk,
+             kCodes > (a, grid, stream);
   }
 }
 
@@ -44,7 +47,8 @@ void launch_matvec_fp8(Tensor out, Tensor in, const Fp8Weight& weight, bool accu
     arguments.scales = weight.scales;
     MOBIUS_CUDA(rows <= matvec::kGroupRows       ? launch_for<1>(arguments, stream)
                 : rows <= 2 * matvec::kGroupRows ? launch_for<2>(arguments, stream)
-                                                 : launch_for<4>(arguments, stream));
+                : rows <= 4 * matvec::kGroupRows ? launch_for<4>(arguments, stream)
+                                                 : launch_for<8>(arguments, stream));
   }
 }
 

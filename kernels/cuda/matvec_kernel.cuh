@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/fp8.cuh"
 #include "kernels/cuda/hopper/launch.h"
@@ -183,7 +184,7 @@ struct Work {
 template <int kTiles, int kColumns, Copy kCopy, Element kWeights>
 struct Producer {
   static_assert(kCopy == Copy::bulk || kWeights == Element::bf16);
-  static constexpr int kSize = size_of(kWeights);
+  using Stored = std::conditional_t<kWeights == Element::bf16, std::uint16_t, std::uint8_t>;
 
   const Arguments& a;
   const Work<kTiles>& work;
@@ -202,17 +203,17 @@ struct Producer {
   __device__ void weights(int pass, int chunk, int index) const {
     const int begin = work.begin(pass) * kTileRows;
     const int rows = min(work.begin(pass + 1) * kTileRows, a.n) - begin;
-    const int bytes = columns(chunk) * kSize;
+    const int bytes = columns(chunk) * static_cast<int>(sizeof(Stored));
     const int announced = (kCopy == Copy::bulk ? rows * bytes : 0) + a.rows * columns(chunk) * 2;
     announce(full + index, static_cast<std::uint32_t>(announced));
-    const std::uint8_t* from = static_cast<const std::uint8_t*>(a.weight) +
-                               (std::int64_t{begin} * a.k + chunk * kColumns) * kSize;
+    const Stored* from =
+        static_cast<const Stored*>(a.weight) + std::int64_t{begin} * a.k + chunk * kColumns;
     std::uint32_t to = stage(index);
     if constexpr (kCopy == Copy::bulk) {
 #pragma unroll 4
       for (int row = 0; row < rows; ++row) {
         copy_bulk(to, from, static_cast<std::uint32_t>(bytes), full + index, policy);
-        from += a.k * kSize;
+        from += a.k;
         to += pitch<kColumns, kWeights>();
       }
     } else {
@@ -223,7 +224,7 @@ struct Producer {
         const int vector = at % kVectors;
         if (vector * 16 < bytes) {
           copy_vector(to + static_cast<std::uint32_t>(row * pitch<kColumns>() + vector * 16),
-                      from + std::int64_t{row} * a.k * kSize + vector * 16, policy);
+                      from + std::int64_t{row} * a.k + vector * 8, policy);
         }
       }
       arrive_with_copies(full + index);

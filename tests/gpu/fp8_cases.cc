@@ -192,10 +192,10 @@ void odd_rows_case(CudaStream& stream, Report& report) {
               right && out.margins_intact()});
 }
 
-/// 1 to 70 rows against float64 of the quantised and of the original weights, and against the bits
+/// 1 to 150 rows against float64 of the quantised and of the original weights, and against the bits
 /// of the same product of bf16 weights; every way to store.
 void product_case(CudaStream& stream, const Shape& shape, std::mt19937_64& random, Report& report) {
-  constexpr std::int64_t kMostRows = 70;
+  constexpr std::int64_t kMostRows = 150;
   const std::vector<float> original =
       random_values(static_cast<std::size_t>(shape.n * shape.k), random, 0.02F);
   const std::vector<float> values = fp8_rounded(original, shape.k);
@@ -235,7 +235,7 @@ void product_case(CudaStream& stream, const Shape& shape, std::mt19937_64& rando
   DeviceMatrix bf16_out(DType::f32, kMatvecMostRows, shape.n);
   DeviceMatrix small(DType::bf16, kMostRows, shape.n);
   const std::vector<float> before = random_values(got.size(), random, 3.0F);
-  for (const std::int64_t rows : {1, 2, 7, 8, 9, 16, 17, 24, 31, 32, 33, 64, 70}) {
+  for (const std::int64_t rows : {1, 2, 7, 8, 9, 16, 17, 24, 31, 32, 33, 47, 64, 65, 128, 150}) {
     const auto elements = static_cast<std::size_t>(rows * shape.n);
     const auto equal = [&](const std::vector<float>& a, const std::vector<float>& b) {
       return std::equal(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(elements), b.begin());
@@ -270,7 +270,7 @@ void product_case(CudaStream& stream, const Shape& shape, std::mt19937_64& rando
     }
     if (!same) differing += std::to_string(rows) + " ";
   }
-  report.add({"fp8", "1 to 70 rows of " + name_of_shape(shape),
+  report.add({"fp8", "1 to 150 rows of " + name_of_shape(shape),
               "error " + text(error) + ", against the original weights " + text(quantisation) +
                   (differing.empty() ? ", bits of bf16" : ", bits differ with rows: " + differing),
               intact && differing.empty() && error < 1e-6 + 2e-9 * static_cast<double>(shape.k) &&
