@@ -1,13 +1,14 @@
 """Logits of Mobius beside those of transformers on the same checkpoint.
 
     python3 tests/gpu/compare_logits.py --tool build/cuda/tests/llama_logits --model FOLDER \
-        [--backend cuda] [--quantization none|fp8] [--tokens 512] [--chunk 200] [--out FILE]
+        [--backend cuda] [--quantization none|fp8] [--tokens 512] [--text FILE] [--chunk 200] [--out FILE]
 
 The judge is transformers in float32. Mobius in bf16 must come as close to it as transformers in bf16
 does, within a factor of 1.5, and agree on the most likely token about as often. With --quantization
 fp8 the judge has the weights that fp8 leaves, quantised here by torch; what quantisation itself costs
-is measured beside it, against the original weights (--tool may be left out for that alone). Needs
-torch and transformers; no token leaves the machine.
+is measured beside it, against the original weights (--tool may be left out for that alone). Tokens
+are random, or the first of a text; then the loss in predicting them is given, too. Needs torch and
+transformers; no token leaves the machine.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import tempfile
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 ALLOWED_FACTOR = 1.5
 ALLOWED_DISAGREEMENT = 0.02
@@ -56,6 +57,20 @@ def compared(logits, judge):
     return {"relative_error": float(difference), "top1_agreement": agreement}
 
 
+def loss(logits, tokens):
+    """Mean negative log-probability of each token after the first, in nats."""
+    scores = torch.log_softmax(torch.from_numpy(logits[:-1]).double(), dim=1)
+    return float(-scores[torch.arange(len(tokens) - 1), torch.tensor(tokens[1:])].mean())
+
+
+def chosen_tokens(arguments, vocab):
+    if arguments.text is None:
+        return np.random.default_rng(arguments.seed).integers(0, vocab, arguments.tokens).tolist()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=os.path.join(arguments.model, "tokenizer.json"))
+    with open(arguments.text, encoding="utf-8") as file:
+        return tokenizer(file.read())["input_ids"][: arguments.tokens]
+
+
 def mobius(arguments, tokens, vocab):
     """The device's name and the logits."""
     with tempfile.TemporaryDirectory() as folder:
@@ -78,6 +93,7 @@ def main():
     parser.add_argument("--backend", default="cuda", choices=["cpu", "cuda"])
     parser.add_argument("--quantization", default="none", choices=["none", "fp8"])
     parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--text")
     parser.add_argument("--chunk", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out")
@@ -88,14 +104,14 @@ def main():
 
     with open(os.path.join(arguments.model, "config.json"), encoding="utf-8") as file:
         vocab = json.load(file)["vocab_size"]
-    tokens = np.random.default_rng(arguments.seed).integers(0, vocab, arguments.tokens).tolist()
+    tokens = chosen_tokens(arguments, vocab)
     where = "cuda" if torch.cuda.is_available() else "cpu"
     judge = reference(arguments.model, tokens, torch.float32, where, fp8)
     result = {
         "date": datetime.date.today().isoformat(),
         "model": os.path.basename(os.path.normpath(arguments.model)),
         "quantization": arguments.quantization,
-        "tokens": arguments.tokens,
+        "tokens": len(tokens),
         "transformers_bf16": compared(reference(arguments.model, tokens, torch.bfloat16, where, fp8), judge),
     }
     original = None
@@ -107,6 +123,12 @@ def main():
         result["mobius"] = compared(ours, judge)
         if fp8:
             result["mobius_against_original"] = compared(ours, original)
+    if arguments.text is not None:
+        result["loss"] = {"judge": loss(judge, tokens)}
+        if fp8:
+            result["loss"]["original"] = loss(original, tokens)
+        if arguments.tool is not None:
+            result["loss"]["mobius"] = loss(ours, tokens)
     print(json.dumps(result, indent=2))
     if arguments.out:
         with open(arguments.out, "w", encoding="utf-8") as file:
