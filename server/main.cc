@@ -1,4 +1,3 @@
-#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdio>
@@ -6,14 +5,17 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/engine.h"
-#include "engine/validate.h"
 #include "models/llama_runner.h"
+#include "server/check.h"
+#include "server/cli/commands.h"
 #include "server/config/command_line.h"
 #include "server/config/config.h"
 #include "server/config/environment.h"
@@ -23,6 +25,7 @@
 #include "server/http/http_probe.h"
 #include "server/http/http_server.h"
 #include "server/log.h"
+#include "server/model_setup.h"
 #include "server/security/certificates.h"
 #include "server/security/file_watch.h"
 #include "server/security/key_store.h"
@@ -42,52 +45,6 @@ constexpr std::chrono::seconds kProbeLimit{3};
 int report(const std::vector<std::string>& errors) {
   for (const std::string& error : errors) std::cerr << "mobius: " << error << '\n';
   return errors.empty() ? 0 : 1;
-}
-
-/// Blocks whose centroids are kept in the cache: prefill's, which are asked for most.
-std::int64_t centroid_block(const ServerConfig::Attention& attention) {
-  if (attention.prefill.mode == "moba") return attention.prefill.block;
-  if (attention.decode.mode == "moba") return attention.decode.block;
-  return 0;
-}
-
-ModelOptions model_options(const ServerConfig& config) {
-  ModelOptions options;
-  options.folder = config.model.path;
-  if (config.model.dtype == "f32") options.compute_dtype = DType::f32;
-  if (config.model.dtype == "bf16") options.compute_dtype = DType::bf16;
-  options.page_tokens = static_cast<std::int32_t>(config.kv.page_tokens);
-  options.kv_cache_bytes = static_cast<std::size_t>(config.kv.bytes);
-  options.max_context = static_cast<std::int32_t>(config.model.max_context);
-  options.step_tokens = static_cast<std::int32_t>(config.engine.step_tokens);
-  options.max_sequences = static_cast<std::int32_t>(config.engine.max_running);
-  if (config.engine.backend == "auto") options.device = DeviceChoice::any;
-  if (config.engine.backend == "cuda") options.device = DeviceChoice::cuda;
-  options.cuda_device = static_cast<std::int32_t>(config.engine.cuda_device);
-  options.threads = static_cast<std::int32_t>(config.engine.threads);
-  options.centroid_block = static_cast<std::int32_t>(centroid_block(config.attention));
-  return options;
-}
-
-/// What a user sees of loading: why there is no GPU, and how far slow loading has come.
-LoadEvents load_events() {
-  LoadEvents events;
-  events.on_fallback = [](const std::string& why) { std::cout << why << std::endl; };
-  const Clock::time_point start = Clock::now();
-  events.on_progress = [start, last = start](std::size_t done, std::size_t total) mutable {
-    constexpr std::chrono::seconds kBetweenLines{2};
-    const Clock::time_point now = Clock::now();
-    if (now - last < kBetweenLines && !(done == total && last != start)) return;
-    last = now;
-    const double gigabytes = static_cast<double>(done) * 1e-9;
-    const double seconds = std::chrono::duration<double>(now - start).count();
-    std::array<char, 96> line{};
-    std::snprintf(line.data(), line.size(), "weights %3.0f %%  %.1f GB  %.2f GB/s",
-                  100.0 * static_cast<double>(done) / static_cast<double>(total), gigabytes,
-                  gigabytes / seconds);
-    std::cout << line.data() << std::endl;
-  };
-  return events;
 }
 
 std::string model_name(const ServerConfig& config) {
@@ -125,14 +82,6 @@ void write_port_file(const std::string& file, const std::string& http, const std
   }
 }
 
-/// Refuses defaults that no request could run with.
-void check_attention(const ServerConfig& config, const MemoryPlan& plan) {
-  // Fields have the configuration's names.
-  const Status status =
-      validate(attention_settings(config), plan.kv.num_layers, plan.kv.page_tokens);
-  if (!status.ok()) throw std::runtime_error(status.message());
-}
-
 /// A mistake in the file must not lock everybody out: the keys that were good stay.
 void reload_keys(KeyStore& keys) {
   const Status status = keys.reload();
@@ -154,17 +103,6 @@ void reload_certificates(Certificates& certificates) {
   }
 }
 
-int check(const ServerConfig& config) {
-  const KeyStore keys(config.security);
-  const Certificates certificates(config.tls);
-  const MemoryPlan plan = plan_llama(model_options(config), load_events());
-  check_attention(config, plan);
-  std::cout << render(plan);
-  Tokenizer::load(config.model.path);
-  std::cout << "The configuration is valid.\n";
-  return 0;
-}
-
 int probe(const ServerConfig& config, const std::string& path) {
   const std::string problem = probe_http(config.http, config.tls, path, kProbeLimit);
   if (!problem.empty()) std::cerr << "mobius: " << problem << '\n';
@@ -184,7 +122,9 @@ int serve(const ServerConfig& config) {
 
   auto tokenizer = Tokenizer::load(config.model.path);
   auto runner = load_llama(model_options(config), load_events());
-  check_attention(config, runner->plan());
+  if (const Status status = check_attention(config, runner->plan()); !status.ok()) {
+    throw std::runtime_error(status.message());
+  }
   std::cout << render(runner->plan()) << std::flush;
   GenerationServiceOptions options;
   options.model_name = model_name(config);
@@ -233,7 +173,17 @@ int serve(const ServerConfig& config) {
   return healthy ? 0 : 1;
 }
 
+/// A client's command, or one that needs no server: these have command lines of their own.
+std::optional<int> run_client(std::span<const char* const> arguments) {
+  const std::string_view command = arguments.empty() ? "" : arguments.front();
+  if (command == "chat") return chat_command(arguments);
+  if (command == "bench") return bench_command(arguments);
+  if (command == "tokenize") return tokenize_command(arguments);
+  return {};
+}
+
 int run(std::span<const char* const> arguments) {
+  if (const auto code = run_client(arguments)) return *code;
   const CommandLine command = parse_command_line(arguments);
   if (!command.errors.empty()) return report(command.errors);
   switch (command.action) {
@@ -259,7 +209,7 @@ int run(std::span<const char* const> arguments) {
   if (errors.empty() && command.action != CommandAction::probe) errors = check_config(config);
   if (!errors.empty()) return report(errors);
   switch (command.action) {
-    case CommandAction::check: return check(config);
+    case CommandAction::check: return report(check_setup(config));
     case CommandAction::probe: return probe(config, command.probe_path);
     default: return serve(config);
   }

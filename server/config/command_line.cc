@@ -17,8 +17,15 @@ bool is_boolean_key(std::string_view name) {
 
 CommandLine parse_command_line(std::span<const char* const> arguments) {
   CommandLine result;
-  for (std::size_t i = 0; i < arguments.size(); ++i) {
+  const std::string_view command = arguments.empty() ? "" : arguments.front();
+  const bool named = command == "serve" || command == "check";
+  if (command == "check") result.action = CommandAction::check;
+  for (std::size_t i = named ? 1 : 0; i < arguments.size(); ++i) {
     const std::string_view argument = arguments[i];
+    if (named && i == 1 && !argument.empty() && !argument.starts_with('-')) {
+      result.overrides.push_back({"model.path", std::string(argument), {}});
+      continue;
+    }
     if (argument == "-h" || argument == "--help") {
       result.action = CommandAction::help;
       continue;
@@ -38,7 +45,8 @@ CommandLine parse_command_line(std::span<const char* const> arguments) {
     if (!argument.starts_with("--") || argument.size() == 2) {
       result.errors.push_back(
           brief_text(argument) +
-          ": unexpected argument; options are --config FILE and --KEY VALUE, see --help");
+          ": unexpected argument; a command comes first, options are --config FILE and "
+          "--KEY VALUE, see --help");
       continue;
     }
     const std::size_t equals = argument.find('=');
@@ -70,12 +78,24 @@ CommandLine parse_command_line(std::span<const char* const> arguments) {
 std::string help_text() {
   return "Mobius: a long-context inference server.\n"
          "\n"
-         "usage: mobius [--config FILE] [--KEY VALUE]...\n"
+         "usage: mobius [serve] [MODEL] [--config FILE] [--KEY VALUE]...\n"
+         "       mobius check [MODEL] [--config FILE] [--KEY VALUE]...\n"
+         "       mobius chat|bench|tokenize ...\n"
+         "\n"
+         "  serve                answer HTTP and gRPC; what is done without a command\n"
+         "  check                say what is wrong with configuration and model, or print the\n"
+         "                       memory plan; exit with 0 or 1\n"
+         "  chat                 talk to a server in the terminal\n"
+         "  bench                put a load on a server, measure latency and throughput\n"
+         "  tokenize             count the tokens of a text\n"
+         "\n"
+         "MODEL is a checkpoint's folder, the same as --model.path. chat, bench and tokenize have\n"
+         "a --help of their own; chat and bench take any server of OpenAI's API.\n"
          "\n"
          "  --config FILE        JSON configuration; see configs/\n"
          "  --probe PATH         ask the running server of this configuration, e.g. for /ready;\n"
          "                       exit with 0 if it answers 200, else 1\n"
-         "  --check              validate, print the memory plan, exit with 0 or 1\n"
+         "  --check              the same as the command check\n"
          "  --print-config-docs  the table of keys as Markdown\n"
          "  --version            print the version\n"
          "  -h, --help           this text\n"

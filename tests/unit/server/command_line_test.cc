@@ -51,10 +51,27 @@ TEST(CommandLine, Actions) {
   EXPECT_EQ(parse({"--print-config-docs"}).action, CommandAction::print_config_docs);
 }
 
+TEST(CommandLine, CommandAndModelComeFirst) {
+  const CommandLine serve = parse({"serve", "--config", "a.json"});
+  EXPECT_THAT(serve.errors, IsEmpty());
+  EXPECT_EQ(serve.action, CommandAction::serve);
+  EXPECT_EQ(serve.config_file, "a.json");
+  EXPECT_THAT(serve.overrides, IsEmpty());
+  const CommandLine check = parse({"check", "models/tiny", "--http.port", "1"});
+  EXPECT_THAT(check.errors, IsEmpty());
+  EXPECT_EQ(check.action, CommandAction::check);
+  ASSERT_EQ(check.overrides.size(), 2U);
+  EXPECT_EQ(check.overrides[0].key, "model.path");
+  EXPECT_EQ(check.overrides[0].value, "models/tiny");
+}
+
 TEST(CommandLine, Errors) {
   EXPECT_THAT(parse({"--http.port"}).errors, ElementsAre("--http.port: has no value"));
   EXPECT_THAT(parse({"--config"}).errors, ElementsAre("--config: has no value"));
-  EXPECT_THAT(parse({"serve"}).errors, ElementsAre(StartsWith("serve: unexpected argument")));
+  EXPECT_THAT(parse({"sevre"}).errors, ElementsAre(StartsWith("sevre: unexpected argument")));
+  EXPECT_THAT(parse({"--http.port", "1", "serve"}).errors,
+              ElementsAre(StartsWith("serve: unexpected argument")));
+  EXPECT_THAT(parse({"serve", "a", "b"}).errors, ElementsAre(StartsWith("b: unexpected argument")));
   EXPECT_THAT(parse({"--"}).errors, ElementsAre(StartsWith("--: unexpected argument")));
   EXPECT_THAT(parse({"-x"}).errors, ElementsAre(StartsWith("-x: unexpected argument")));
 }
