@@ -5,7 +5,7 @@ import random
 from . import prose
 from .dialogue import Dialogue
 from .facts import World
-from .tasks import EDGE_TASKS, TASKS, edge, quote
+from .tasks import EDGE_TASKS, TASKS, beginnings, edge, quote, quote_paragraph
 
 
 def _place(rng, hay, planted):
@@ -69,42 +69,49 @@ def make_dialogue(task, rng, split, characters, depth=None, turns=1):
     if task in EDGE_TASKS:
         asked = [edge(rng, task, placed)]
     elif task == "copy" and rng.random() < 0.5:
-        asked[0] = quote(rng, placed, depth) or asked[0]
+        asked[0] = quote(rng, placed, beginnings(placed), depth) or asked[0]
     return Dialogue(task, "\n\n".join(paragraphs(rng, placed)), asked)
 
 
 #: How often each task is asked about a training document.
-_WEIGHTS = {"single": 8, "multi_key": 5, "multi_value": 3, "multi_query": 5, "variable_tracking": 7,
-            "frequent_word": 2, "copy": 1, "absent": 3}
+_WEIGHTS = {"single": 8, "multi_key": 5, "relation": 7, "multi_value": 2, "multi_query": 4, "variable_tracking": 7,
+            "frequent_word": 1, "copy": 2, "absent": 2}
+
+
+def _length(turns):
+    return sum(len(turn.question) + len(turn.answer) + 30 for turn in turns)
 
 
 def training_dialogue(rng, characters):
     """A document with facts of all tasks, crowded or far between, and the questions in random order."""
     world = World(rng, "train")
     sentences, asked = [], []
-    many = max(3, min(150, round(characters / rng.choice((150, 250, 400, 2500)))))
+    many = max(3, min(600, round(characters / rng.choice((150, 250, 400, 400, 2500, 8000)))))
     names = list(_WEIGHTS)
     # Some documents are about one task alone: that is what evaluation and users have.
-    only = rng.choice(names) if rng.random() < 0.3 else None
-    budget = characters * 0.8
+    only = rng.choice(names) if rng.random() < 0.25 else None
+    # What is to be repeated grows with the document, or nothing would teach it over long distances.
+    quotes = max(rng.choice((0, 1, 2)), min(120, round(characters / rng.choice((1500, 3000, 6000, 12000)))))
+    budget = characters * 0.8 - quotes * 150
     for task in rng.choices(names, _WEIGHTS.values(), k=many):
         planted = TASKS[only or task](rng, "train", world, None)
-        cost = sum(len(s) for _, s in planted.sentences)
-        cost += sum(len(t.question) + len(t.answer) + 30 for t in planted.turns)
+        cost = sum(len(s) for _, s in planted.sentences) + _length(planted.turns)
         if cost > budget:
             continue
         budget -= cost
         sentences += planted.sentences
         asked += planted.turns
-    rng.shuffle(asked)
-    length = sum(len(s) for _, s in sentences) + sum(len(t.question) + len(t.answer) + 30 for t in asked)
+    length = sum(len(s) for _, s in sentences) + _length(asked) + quotes * 200
     placed = _place(rng, _hay(rng, "train", max(100, characters - length)), sentences)
-    extra = [edge(rng, task, placed) for task in EDGE_TASKS if rng.random() < 0.4]
-    # Sentences of the book are the hardest to repeat: any word may come next.
-    extra += [turn for turn in (quote(rng, placed, None) for _ in range(rng.choice((0, 1, 1, 2)))) if turn]
-    for turn in extra:
-        asked.insert(rng.randrange(min(len(asked), 12) + 1), turn)
-    return Dialogue("mixed", "\n\n".join(paragraphs(rng, placed)), asked)
+    parts = paragraphs(rng, placed)
+    asked += [edge(rng, task, placed) for task in EDGE_TASKS if rng.random() < 0.5]
+    begun = beginnings(placed)
+    for _ in range(quotes):
+        turn = quote_paragraph(rng, parts) if rng.random() < 0.15 else quote(rng, placed, begun)
+        if turn:
+            asked.append(turn)
+    rng.shuffle(asked)
+    return Dialogue("mixed", "\n\n".join(parts), asked)
 
 
 def seeded(*key):

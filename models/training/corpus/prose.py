@@ -4,7 +4,7 @@ import functools
 import os
 import re
 
-from . import words
+from . import values, words
 
 #: A plain-text book in the public domain; without it, haystacks are generated text alone.
 BOOK_VARIABLE = "MOBIUS_TRAINING_BOOK"
@@ -69,12 +69,12 @@ def _lookalike(rng, split):
     """Prose that resembles a fact without answering any question."""
     form = rng.randrange(4)
     if form == 0:
-        return f"{words.draw(rng, split, words.person)} once lived in {words.draw(rng, split, words.town)} and dealt in {rng.choice(words.FOODS)}."
+        return f"{words.draw(rng, split, words.person)} was once seen near {words.draw(rng, split, words.town)} with a cart of {rng.choice(words.FOODS)}."
     if form == 1:
-        return f"The {words.draw(rng, split, words.two_words)} was moved to the {rng.choice(words.PLACES)} of {words.draw(rng, split, words.town)} in {words.year(rng)}."
+        return f"The {words.draw(rng, split, values.two_words)} was talked about at the {rng.choice(words.PLACES)} of {words.draw(rng, split, words.town)} in {values.year(rng)}."
     if form == 2:
-        return f"About {words.draw(rng, split, words.number)} people heard of {words.draw(rng, split, words.person)} that year."
-    return f"The parcel marked {words.draw(rng, split, words.code)} went to {words.draw(rng, split, words.town)} for {words.amount(rng)}."
+        return f"About {words.draw(rng, split, values.number)} people heard of {words.draw(rng, split, words.person)} that year."
+    return f"The parcel marked {words.draw(rng, split, values.code)} went to {words.draw(rng, split, words.town)} for {values.amount(rng)}."
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,9 +1,10 @@
 """The tasks: each plants sentences in a document and asks about them."""
 
+import collections
 import string
 from dataclasses import dataclass, field
 
-from . import facts, words
+from . import facts, prose, relations, words
 from .dialogue import Turn
 
 ABSENT = "The text does not say."
@@ -41,6 +42,30 @@ def multi_key(rng, split, world, depth):
     return planted
 
 
+def relation(rng, split, world, depth):
+    """What a verb says of somebody or something, among near misses."""
+    said = world.said()
+    question, answer = facts.ask_said(rng, split, said)
+    planted = Planted([(depth, facts.state_said(rng, split, said))], [Turn(question, answer, [said.value])])
+    for near in _near(rng, split, world, said, rng.choice((0, 0, 1, 2))):
+        planted.sentences.append((None, facts.state_said(rng, split, near)))
+    return planted
+
+
+def _near(rng, split, world, said, count):
+    """The same verb of others, other verbs of the same subject. Evaluation's near misses are of verbs that training knows."""
+    fitting = [r for r in relations.RELATIONS["train"] if r.subject == said.relation.subject and r is not said.relation]
+    result = []
+    for _ in range(count):
+        if fitting and rng.random() < 0.5:
+            near = world.said(rng.choice(fitting), said.subject)
+        else:
+            near = world.said(said.relation)
+        if near:
+            result.append(near)
+    return result
+
+
 def multi_value(rng, split, world, depth):
     """One key, several values: all of them are asked for, in the order of the text."""
     fact = world.fact()
@@ -54,7 +79,8 @@ def multi_value(rng, split, world, depth):
         places[rng.randrange(len(places))] = depth
         places.sort()
     sentences = [(place, f"One {f.attribute.name} of {f.entity} is {f.value}.") for place, f in zip(places, several)]
-    ask = rng.choice(("What are all the {s} of {e}?", "List every {a} of {e}.", "Which {s} does {e} have?"))
+    ask = rng.choice(("What are all the {s} of {e}?", "List every {a} of {e}.", "Which {s} does {e} have?", "Name all {s} of {e}.",
+                      "What are the {s} of {e}?", "Give me every {a} of {e}."))
     question = ask.format(a=fact.attribute.name, s=fact.attribute.plural, e=fact.entity)
     values = [f.value for f in several]
     return Planted(sentences, [Turn(question, f"The {fact.attribute.plural} of {fact.entity} are {_listing(values)}.", values)])
@@ -66,7 +92,8 @@ def multi_query(rng, split, world, depth):
     asked = [first] + [world.fact(attribute=first.attribute) for _ in range(rng.randrange(1, 4))]
     where = [depth] + [None] * (len(asked) - 1)
     rng.shuffle(asked)
-    ask = rng.choice(("What are the {s} of {es}?", "Give me the {s} of {es}.", "Find the {a} of each of {es}."))
+    ask = rng.choice(("What are the {s} of {es}?", "Give me the {s} of {es}.", "Find the {a} of each of {es}.", "What are the {s} of {es}?",
+                      "Which {s} do {es} have?", "I need the {s} of {es}.", "Tell me the {s} of {es}.", "The {s} of {es}?"))
     question = ask.format(a=first.attribute.name, s=first.attribute.plural, es=_listing([f.entity for f in asked]))
     return Planted([(d, facts.state(rng, split, f)) for d, f in zip(where, asked)],
                    [Turn(question, " ".join(f.answer for f in asked), [f.value for f in asked])])
@@ -135,15 +162,16 @@ def frequent_word(rng, split, world, depth, entries=None):
 
 def absent(rng, split, world, depth):
     """What is asked for is not there, but something close to it is."""
+    form = rng.random()
+    if form < 0.3:
+        return _absent_relation(rng, split, world, depth)
     fact = world.fact()
     sentences = [(depth, facts.state(rng, split, fact))]
-    siblings = facts.siblings(rng, split, fact.attribute)
-    form = rng.random()
-    if form < 0.2:
+    if form < 0.45:
         question = facts.ask(rng, split, "", world.ownerless_attribute())
-    elif form < 0.6:
-        missing = rng.choice(siblings)
-        if not world.claim(fact.entity, missing):
+    elif form < 0.7:
+        missing = rng.choice(facts.siblings(rng, split, fact.attribute))
+        if not world.claim(fact.entity, missing.name):
             return Planted()
         question = facts.ask(rng, split, fact.entity, missing)
     else:
@@ -152,20 +180,49 @@ def absent(rng, split, world, depth):
     return Planted(sentences, [Turn(question, ABSENT, ["does not say"])])
 
 
+def _absent_relation(rng, split, world, depth):
+    said = world.said(rng.choice(relations.RELATIONS["train"]))
+    near = said and _near(rng, split, world, said, 1)  # claimed, never stated
+    if not near:
+        return Planted()
+    return Planted([(depth, facts.state_said(rng, split, said))], [Turn(facts.ask_said(rng, split, near[0])[0], ABSENT, ["does not say"])])
+
+
 def copy(rng, split, world, depth):
     """A sentence is to be repeated, given its beginning."""
-    body = [rng.choice(words.NOUNS if rng.random() < 0.6 else words.ADJECTIVES) for _ in range(rng.randrange(7, 14))]
-    start = " ".join(body[:3]).capitalize()
+    sentence = _odd_sentence(rng, split)
+    start = beginning(sentence)
     if not world.claim_name(start):
         return Planted()
-    sentence = " ".join(body).capitalize() + "."
-    question = rng.choice(_QUOTE).format(s=start)
-    return Planted([(depth, sentence)], [Turn(question, sentence, [sentence])])
+    return Planted([(depth, sentence)], [Turn(rng.choice(_QUOTE).format(s=start), sentence, [sentence])])
+
+
+def _odd_sentence(rng, split):
+    """A sentence that cannot be guessed: what is to be repeated must be read, and not what usually comes next.
+
+    Training has halves of the book's sentences put together and words in any order, evaluation nouns alone."""
+    form = rng.random()
+    book = prose.book_sentences("train")
+    if split == "train" and book and form < 0.4:
+        halves = [rng.choice(book).split() for _ in range(2)]
+        # Not from the first word on: the sentence itself may be in the document, and begin alike.
+        at = rng.randrange(1, 6)
+        body = halves[0][at:at + rng.randrange(3, 12)] + halves[1][-rng.randrange(3, 12):]
+        if len(body) > 6:
+            return facts.capitalize(" ".join(body))
+    if split == "train" and form < 0.7:
+        body = [rng.choice(facts.FREE_WORDS) if rng.random() < 0.5 else words.made_up(rng) if rng.random() < 0.2 else rng.choice(words.NOUNS)
+                for _ in range(rng.randrange(6, 25))]
+        body = [word + "," if rng.random() < 0.1 and at > 2 else word for at, word in enumerate(body[:-1])] + body[-1:]
+        return " ".join(body).capitalize() + rng.choice(".....!?")
+    body = [rng.choice(words.NOUNS if rng.random() < 0.6 else words.ADJECTIVES) for _ in range(rng.randrange(7, 14))]
+    return " ".join(body).capitalize() + "."
 
 
 TASKS = {
     "single": single,
     "multi_key": multi_key,
+    "relation": relation,
     "multi_value": multi_value,
     "multi_query": multi_query,
     "variable_tracking": variable_tracking,
@@ -181,15 +238,40 @@ _QUOTE = ('Repeat the sentence that begins with "{s}".', 'Copy the sentence that
           'How does the sentence "{s}..." go on? Repeat it whole.')
 
 
-def quote(rng, sentences, depth):
-    """A sentence that happens to be in the document, given its beginning; None where no beginning is unmistakable."""
+def beginning(sentence, count=4):
+    return " ".join(sentence.split(None, count)[:count])
+
+
+def beginnings(sentences):
+    """How many of the sentences begin with each beginning."""
+    return collections.Counter(map(beginning, sentences))
+
+
+def quote(rng, sentences, begun, depth=None):
+    """A sentence that happens to be in the document, given its beginning; None where no beginning is unmistakable.
+    begun: the sentences' `beginnings`."""
     at = rng.randrange(len(sentences)) if depth is None else round(depth * (len(sentences) - 1))
     # The next sentence will do where this one is said twice, or too short to be found by its beginning.
-    for sentence in sentences[at:] + sentences[:at]:
-        start = " ".join(sentence.split()[:4])
-        if len(sentence) > len(start) + 10 and sum(other.startswith(start) for other in sentences) == 1:
+    for i in range(len(sentences)):
+        sentence = sentences[(at + i) % len(sentences)]
+        start = beginning(sentence)
+        if len(sentence) > len(start) + 10 and begun[start] == 1:
             return Turn(rng.choice(_QUOTE).format(s=start), sentence, [sentence])
     return None
+
+
+def quote_paragraph(rng, paragraphs):
+    """The same for a paragraph of several sentences. It is repeated as one line."""
+    at = rng.randrange(len(paragraphs))
+    for paragraph in paragraphs[at:] + paragraphs[:at]:
+        start = beginning(paragraph, 5)
+        if 120 < len(paragraph) < 900 and sum(other.startswith(start) for other in paragraphs) == 1:
+            return Turn(rng.choice(_QUOTE_PARAGRAPH).format(s=start), paragraph, [paragraph])
+    return None
+
+
+_QUOTE_PARAGRAPH = ('Repeat the paragraph that begins with "{s}".', 'Copy the whole paragraph that starts with "{s}".',
+                    'Quote the paragraph "{s}..." to its end.')
 
 
 def edge(rng, task, sentences):
