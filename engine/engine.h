@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "engine/cache_events.h"
 #include "engine/request.h"
 #include "engine/status.h"
 #include "engine/stream.h"
@@ -26,6 +27,9 @@ struct EngineOptions {
   std::chrono::nanoseconds itl_target{};
   bool prefix_cache = true;              ///< reuse the pages of a common beginning (prefix_cache.h)
   std::vector<std::int32_t> end_tokens;  ///< the model's own (eos)
+  /// Gets the prefix cache's changes after each step that has any, on the engine's thread, which it
+  /// must not hold up. Empty: nobody wants them, and none are noted.
+  CacheEventSink on_cache_events;
   /// Called at most once, on the engine's thread, when the model fails, with what it threw;
   /// `healthy` is false by then and requests are refused. For logs and to wake somebody up: it must
   /// not call the engine's destructor. May be empty.

@@ -106,6 +106,11 @@ PrefixCache::Node PrefixCache::insert(Node parent, std::uint64_t hash, const Pag
   entry.page = page;
   pages_->keep(page);
   if (parent != kRoot && at(parent).children++ == 0) leaves_.erase(leaf(parent));
+  if (records_) {
+    PageStored stored{hash, {}, entry.tokens};
+    if (parent != kRoot) stored.parent = at(parent).hash;
+    events_.emplace_back(std::move(stored));
+  }
   return node;
 }
 
@@ -130,6 +135,7 @@ std::int32_t PrefixCache::evict(std::int32_t count) {
     }
     next = leaves_.erase(next);
     by_hash_.erase(entry.hash);
+    if (records_) events_.emplace_back(PageRemoved{entry.hash});
     pages_->unkeep(entry.page);
     entry.page = -1;
     entry.tokens.clear();

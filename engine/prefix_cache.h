@@ -5,8 +5,10 @@
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
+#include "engine/cache_events.h"
 #include "engine/kv_pages.h"
 #include "kernels/attention.h"
 
@@ -77,6 +79,11 @@ class PrefixCache {
   /// head. Returns how many.
   std::int32_t evict(std::int32_t count);
 
+  /// From now on notes what becomes findable and what ceases to be.
+  void record_events() { records_ = true; }
+  /// What was noted since the last call.
+  std::vector<CacheEvent> take_events() { return std::exchange(events_, {}); }
+
   /// Pages in the tree.
   std::int32_t size() const { return static_cast<std::int32_t>(by_hash_.size()); }
 
@@ -116,6 +123,8 @@ class PrefixCache {
   std::unordered_map<std::uint64_t, Node> by_hash_;
   std::set<Leaf> leaves_;
   std::int64_t clock_ = 0;  // counts touches
+  bool records_ = false;
+  std::vector<CacheEvent> events_;
 };
 
 }  // namespace mobius

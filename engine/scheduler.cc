@@ -39,6 +39,14 @@ Scheduler::Scheduler(const SchedulerLimits& limits, TokensOf tokens_of, std::uin
   pages_in_work_.reserve(most);
 }
 
+void Scheduler::record_cache_events() {
+  if (cache_) cache_->record_events();
+}
+
+std::vector<CacheEvent> Scheduler::take_cache_events() {
+  return cache_ ? cache_->take_events() : std::vector<CacheEvent>{};
+}
+
 std::int64_t Scheduler::capacity() const {
   return static_cast<std::int64_t>(limits_.num_pages) * limits_.page_tokens;
 }

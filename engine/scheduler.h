@@ -95,6 +95,10 @@ class Scheduler {
   bool is_running(SequenceId id) const;
   std::int64_t preemptions() const { return preemptions_; }
   const KvPages& pages() const { return pages_; }
+  /// Where there is a prefix cache: from now on it notes changes, and what it noted since the last
+  /// call. Nothing without one.
+  void record_cache_events();
+  std::vector<CacheEvent> take_cache_events();
   /// nullptr where there is none.
   const PrefixCache* prefix_cache() const { return cache_ ? &*cache_ : nullptr; }
 

@@ -74,11 +74,13 @@ StepLoop::StepLoop(const EngineOptions& options, Runner& runner, const Tokenizer
       runner_(&runner),
       tokenizer_(&tokenizer),
       clock_(std::move(clock)),
+      on_cache_events_(options.on_cache_events),
       max_context_(0),
       limits_(scheduler_limits(options, runner.info())),
       scheduler_(limits_, tokens_of(options.prefix_cache), random_key()),
       chunk_sizer_(options.itl_target, limits_.step_rows),
       builder_(limits_.step_rows, limits_.max_running) {
+  if (on_cache_events_) scheduler_.record_cache_events();
   max_context_ = static_cast<std::int32_t>(
       std::min<std::int64_t>(runner.info().limits.max_context, scheduler_.capacity()));
   if (max_context_ < 2) {
@@ -133,6 +135,13 @@ void StepLoop::step() {
     if (sequence.accept(*token++, end_tokens_, now)) leaving_.push_back(slice.sequence);
   }
   for (const SequenceId id : leaving_) end(id, {}, now);
+  pass_on_cache_events();
+}
+
+void StepLoop::pass_on_cache_events() {
+  if (!on_cache_events_) return;
+  std::vector<CacheEvent> events = scheduler_.take_cache_events();
+  if (!events.empty()) on_cache_events_(std::move(events));
 }
 
 void StepLoop::measure(std::span<const PlannedSlice> plan, std::chrono::nanoseconds time) {

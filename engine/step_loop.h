@@ -62,6 +62,7 @@ class StepLoop {
  private:
   void end(SequenceId id, const Status& error, TimePoint now);
   void end_interrupted(TimePoint now);
+  void pass_on_cache_events();
   Scheduler::TokensOf tokens_of(bool prefix_cache) const;
   void measure(std::span<const PlannedSlice> plan, std::chrono::nanoseconds time);
   std::span<const SampledToken> run(std::span<const PlannedSlice> plan);
@@ -70,6 +71,7 @@ class StepLoop {
   Runner* runner_;
   const Tokenizer* tokenizer_;
   Clock clock_;
+  CacheEventSink on_cache_events_;
   std::int32_t max_context_;
   SchedulerLimits limits_;
   std::map<SequenceId, Sequence> sequences_;  // unfinished ones; the scheduler reads their tokens

@@ -24,6 +24,7 @@
 #include "server/grpc/grpc_server.h"
 #include "server/http/http_probe.h"
 #include "server/http/http_server.h"
+#include "server/kv_events/kv_event_publisher.h"
 #include "server/log.h"
 #include "server/model_setup.h"
 #include "server/security/certificates.h"
@@ -54,9 +55,28 @@ std::string model_name(const ServerConfig& config) {
   return (folder.has_filename() ? folder : folder.parent_path()).filename().string();
 }
 
+/// nullptr where nobody is to be told.
+std::unique_ptr<KvEventPublisher> make_kv_event_publisher(const ServerConfig& config) {
+  if (config.kv_events.endpoint.empty()) return nullptr;
+  KvEventOptions options;
+  options.endpoint = config.kv_events.endpoint;
+  options.replay_endpoint = config.kv_events.replay_endpoint;
+  options.topic = config.kv_events.topic;
+  options.buffer_batches = static_cast<std::size_t>(config.kv_events.buffer_batches);
+  options.page_tokens = static_cast<std::int32_t>(config.kv.page_tokens);
+  return std::make_unique<KvEventPublisher>(options);
+}
+
+/// `publisher` may be null, and must outlive the engine.
 std::unique_ptr<Engine> make_engine(const ServerConfig& config, std::unique_ptr<LlamaRunner> runner,
-                                    std::shared_ptr<const Tokenizer> tokenizer) {
+                                    std::shared_ptr<const Tokenizer> tokenizer,
+                                    KvEventPublisher* publisher) {
   EngineOptions options;
+  if (publisher != nullptr) {
+    options.on_cache_events = [publisher](std::vector<CacheEvent> events) {
+      publisher->publish(std::move(events));
+    };
+  }
   options.max_running = static_cast<std::int32_t>(config.engine.max_running);
   options.max_waiting = static_cast<std::int32_t>(config.engine.max_waiting);
   options.max_waiting_tokens = config.engine.max_waiting_tokens;
@@ -134,7 +154,8 @@ int serve(const ServerConfig& config) {
   options.tokenizer_threads = static_cast<std::size_t>(config.server.tokenizer_threads);
   options.max_queued =
       static_cast<std::size_t>(config.engine.max_running + config.engine.max_waiting);
-  const auto engine = make_engine(config, std::move(runner), tokenizer);
+  const auto publisher = make_kv_event_publisher(config);
+  const auto engine = make_engine(config, std::move(runner), tokenizer, publisher.get());
 
   // Destroyed in this order: front ends, then what they call, then the engine.
   GenerationService service(options, *engine, tokenizer);
@@ -147,6 +168,11 @@ int serve(const ServerConfig& config) {
             << (config.tls.certificate.empty() ? "http://" : "https://") << http_at << "\ngRPC  "
             << grpc_at << std::endl;
   log_event(LogLevel::info, "listening", {{"http", http_at}, {"grpc", grpc_at}});
+  if (publisher) {
+    log_event(
+        LogLevel::info, "publishing_kv_events",
+        {{"endpoint", publisher->endpoint()}, {"replay_endpoint", publisher->replay_endpoint()}});
+  }
   for (const std::string& warning : config_warnings(config)) {
     log_event(LogLevel::warn, "open_to_others", {{"text", warning}});
   }

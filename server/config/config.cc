@@ -140,6 +140,39 @@ void check_address(const ServerConfig& config, std::string_view key, const std::
   }
 }
 
+/// A ZeroMQ address to bind. Keys do not protect it, so they do not open it to others either.
+void check_endpoint(const ServerConfig& config, std::string_view key, const std::string& endpoint,
+                    std::vector<std::string>& errors) {
+  constexpr std::string_view kTcp = "tcp://";
+  if (endpoint.empty() || endpoint.starts_with("ipc://")) return;
+  const std::size_t colon = endpoint.rfind(':');
+  if (!endpoint.starts_with(kTcp) || colon <= kTcp.size() || colon + 1 == endpoint.size()) {
+    errors.push_back(std::string(key) + ": is \"" + brief_text(endpoint) +
+                     "\"; must be tcp://ADDRESS:PORT or ipc://PATH");
+    return;
+  }
+  std::string address = endpoint.substr(kTcp.size(), colon - kTcp.size());
+  if (address.starts_with('[') && address.ends_with(']')) {
+    address = address.substr(1, address.size() - 2);
+  }
+  if (address == "localhost" || is_loopback(address) || config.server.allow_insecure_remote) return;
+  errors.push_back(std::string(key) + ": " + brief_text(endpoint) +
+                   " can be reached from other machines, and whoever reaches it reads the tokens "
+                   "of prompts; use 127.0.0.1, or set server.allow_insecure_remote");
+}
+
+void check_kv_events(const ServerConfig& config, std::vector<std::string>& errors) {
+  const ServerConfig::KvEvents& events = config.kv_events;
+  check_endpoint(config, "kv_events.endpoint", events.endpoint, errors);
+  check_endpoint(config, "kv_events.replay_endpoint", events.replay_endpoint, errors);
+  if (events.endpoint.empty() && !events.replay_endpoint.empty()) {
+    errors.emplace_back("kv_events.endpoint: is not set; kv_events.replay_endpoint needs it");
+  }
+  if (!events.endpoint.empty() && !config.kv.prefix_cache) {
+    errors.emplace_back("kv.prefix_cache: is false; kv_events.endpoint needs it");
+  }
+}
+
 /// "https://chat.example.org:8443", as browsers write it, or "*" alone.
 void check_origins(const std::string& text, std::vector<std::string>& errors) {
   const std::vector<std::string> origins = split_list(text);
@@ -241,6 +274,7 @@ std::vector<std::string> check_config(const ServerConfig& config) {
   check_address(config, "http.address", config.http.address, errors);
   check_address(config, "grpc.address", config.grpc.address, errors);
   check_tls(config.tls, errors);
+  check_kv_events(config, errors);
   check_origins(config.http.cors_origins, errors);
   if (config.http.port != 0 && config.http.port == config.grpc.port) {
     errors.push_back("grpc.port: is " + std::to_string(config.grpc.port) +

@@ -89,6 +89,13 @@ struct ServerConfig {
     bool metrics_need_key = false;
   } security;
 
+  struct KvEvents {
+    std::string endpoint;
+    std::string replay_endpoint;
+    std::string topic = "kv-events";
+    std::int64_t buffer_batches = 10000;
+  } kv_events;
+
   struct Log {
     std::string level = "info";
     std::string format = "text";

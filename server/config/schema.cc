@@ -156,6 +156,18 @@ const auto kSchema = std::to_array<ConfigKey>({
         "Ask for a key at GET /metrics too. /health, /ready, the page and gRPC's health and "
         "reflection never need one."),
 
+    MOBIUS_TEXT(
+        kv_events.endpoint, "",
+        "Where changes of the prefix cache are published over ZeroMQ, in vLLM's format, for "
+        "routers that send a prompt where its beginning is cached: tcp://127.0.0.1:5557 or "
+        "ipc:///run/mobius/kv. They hold the tokens of prompts and know no keys. Empty: "
+        "nowhere."),
+    MOBIUS_TEXT(kv_events.replay_endpoint, "",
+                "Where subscribers that missed some ask for them again; empty: nowhere."),
+    MOBIUS_TEXT(kv_events.topic, "", "Topic of the messages; empty: the empty one."),
+    MOBIUS_INT(kv_events.buffer_batches, 1, 1000000, "messages",
+               "Latest messages kept for those who ask again."),
+
     MOBIUS_TEXT(log.level, "trace|debug|info|warn|error|off",
                 "Least important level that is written."),
     MOBIUS_TEXT(log.format, "text|json", "One line of text or one JSON object for each entry."),

@@ -286,5 +286,31 @@ TEST(PrefixCache, RandomUseFindsWhatIsThereAndLeaksNothing) {
   EXPECT_GT(reused, 1000) << "the sequences are too different";
 }
 
+TEST(PrefixCache, NotesWhatBecomesFindableAndWhatCeasesToBe) {
+  Pool pool(3);
+  pool.visit(counting(8));
+  EXPECT_TRUE(pool.cache.take_events().empty()) << "nobody asked";
+  pool.cache.record_events();
+  pool.visit(counting(8));  // found
+  EXPECT_TRUE(pool.cache.take_events().empty());
+
+  pool.visit(counting(12));
+  std::vector<CacheEvent> events = pool.cache.take_events();
+  ASSERT_EQ(events.size(), 1U);
+  const auto* stored = std::get_if<PageStored>(&events[0]);
+  ASSERT_NE(stored, nullptr);
+  EXPECT_EQ(stored->tokens, counting(4, 8));
+  EXPECT_TRUE(stored->parent.has_value());
+  const std::uint64_t tail = stored->hash;
+
+  EXPECT_EQ(pool.cache.evict(1), 1);
+  events = pool.cache.take_events();
+  ASSERT_EQ(events.size(), 1U);
+  const auto* removed = std::get_if<PageRemoved>(&events[0]);
+  ASSERT_NE(removed, nullptr);
+  EXPECT_EQ(removed->hash, tail) << "the tail goes first";
+  EXPECT_TRUE(pool.cache.take_events().empty()) << "each is told once";
+}
+
 }  // namespace
 }  // namespace mobius

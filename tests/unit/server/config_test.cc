@@ -315,5 +315,44 @@ TEST(Configs, AllFilesAreValid) {
   EXPECT_GT(files, 0);
 }
 
+TEST(Config, KvEventsStayOnTheMachineUnlessTold) {
+  ServerConfig config;
+  config.model.path = "model";
+  for (const char* endpoint :
+       {"tcp://127.0.0.1:5557", "tcp://[::1]:5557", "tcp://localhost:*", "ipc:///run/mobius/kv"}) {
+    config.kv_events.endpoint = endpoint;
+    EXPECT_THAT(check_config(config), IsEmpty()) << endpoint;
+  }
+  for (const char* endpoint : {"tcp://*:5557", "tcp://0.0.0.0:5557", "tcp://eth0:5557"}) {
+    config.kv_events.endpoint = endpoint;
+    EXPECT_THAT(
+        check_config(config),
+        ElementsAre(std::string("kv_events.endpoint: ") + endpoint +
+                    " can be reached from other machines, and whoever reaches it reads the "
+                    "tokens of prompts; use 127.0.0.1, or set server.allow_insecure_remote"));
+  }
+  config.server.allow_insecure_remote = true;
+  EXPECT_THAT(check_config(config), IsEmpty());
+  for (const char* endpoint :
+       {"5557", "udp://127.0.0.1:1", "tcp://", "tcp://127.0.0.1", "tcp://a:"}) {
+    config.kv_events.endpoint = endpoint;
+    EXPECT_THAT(check_config(config),
+                ElementsAre(std::string("kv_events.endpoint: is \"") + endpoint +
+                            "\"; must be tcp://ADDRESS:PORT or ipc://PATH"));
+  }
+}
+
+TEST(Config, KvEventsNeedACacheAndReplaysNeedEvents) {
+  ServerConfig config;
+  config.model.path = "model";
+  config.kv_events.replay_endpoint = "tcp://127.0.0.1:5558";
+  EXPECT_THAT(check_config(config),
+              ElementsAre("kv_events.endpoint: is not set; kv_events.replay_endpoint needs it"));
+  config.kv_events.endpoint = "tcp://127.0.0.1:5557";
+  config.kv.prefix_cache = false;
+  EXPECT_THAT(check_config(config),
+              ElementsAre("kv.prefix_cache: is false; kv_events.endpoint needs it"));
+}
+
 }  // namespace
 }  // namespace mobius
