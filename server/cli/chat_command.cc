@@ -83,7 +83,11 @@ class Chat {
   }
 
   /// A document goes before the next question.
-  void attach(const std::string& file) { document_ += read_text(file) + "\n\n"; }
+  void attach(const std::string& file) {
+    std::string text = read_text(file);
+    while (text.ends_with('\n')) text.pop_back();
+    document_ += text + "\n\n";
+  }
 
   const std::string& model() const { return base_["model"].get_ref<const std::string&>(); }
 

@@ -158,7 +158,7 @@ def test_chat_answers_one_question(server):
 
 
 def test_chat_puts_documents_before_the_question(tmp_path):
-    (tmp_path / "a.txt").write_text("First.")
+    (tmp_path / "a.txt").write_text("First.\n")
     (tmp_path / "b.txt").write_text("Second.")
     with FakeOpenAi() as fake:
         result = run("chat", "--url", fake.url, "-f", tmp_path / "a.txt", "-f", tmp_path / "b.txt",

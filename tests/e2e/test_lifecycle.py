@@ -83,7 +83,7 @@ def test_config_file_and_overrides(tmp_path, checkpoint):
         (["--config", "/nonexistent.json"], ["/nonexistent.json", "No such file"]),
         (["--http.port"], ["--http.port", "no value"]),
         (["--http.prot", "1"], ["--http.prot", "http.port"]),
-        (["serve"], ["serve", "unexpected"]),
+        (["sevre"], ["sevre", "unexpected"]),
     ],
 )
 def test_bad_command_lines(arguments, words):
