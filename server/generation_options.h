@@ -11,6 +11,7 @@
 #include "engine/request.h"
 #include "models/runner.h"
 #include "server/security/key_account.h"
+#include "server/security/trace_context.h"
 
 namespace mobius {
 
@@ -38,6 +39,7 @@ struct ResponseFormat {
 struct Caller {
   std::string request_id;               ///< for the log
   std::shared_ptr<KeyAccount> account;  ///< pays for the tokens; may be null
+  TraceContext trace = {};              ///< for the log
 };
 
 /// What a client may say about a generation, whatever the protocol. Numbers are as wide as a

@@ -111,13 +111,15 @@ void GenerationService::finished(std::string_view protocol, const Generation& ge
                                  const Choice& choice, const Finish& finish) {
   metrics_.finished(finish);
   running_.choice_ended(generation.id);
-  const auto& [request, account] = generation.caller;
+  const auto& [request, account, trace] = generation.caller;
   if (account != nullptr) account->spend(finish.usage.completion_tokens);
   log_event(LogLevel::info, "generation",
             {{"protocol", protocol},
              {"id", choice.id},
              {"request_id", request},
              {"key", account != nullptr ? std::string_view(account->name()) : std::string_view()},
+             {"trace_id", unless_empty(trace.trace_id)},
+             {"span_id", unless_empty(trace.span_id)},
              {"outcome", outcome_of(finish)},
              {"prompt_tokens", std::int64_t{finish.usage.prompt_tokens}},
              {"cached_tokens", std::int64_t{finish.usage.cached_tokens}},

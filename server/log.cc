@@ -50,9 +50,9 @@ void append_value(std::string& out, const LogValue& value) {
     append_quoted(out, *text);
   } else if (const auto* integer = std::get_if<std::int64_t>(&value)) {
     out += std::to_string(*integer);
-  } else {
+  } else if (const auto* real = std::get_if<double>(&value)) {
     char number[32];
-    std::snprintf(number, sizeof number, "%.3f", std::get<double>(value));
+    std::snprintf(number, sizeof number, "%.3f", *real);
     out += number;
   }
 }
@@ -90,12 +90,14 @@ void log_event(LogLevel level, std::string_view event,
     line += "\"event\":";
     append_quoted(line, event);
     for (const auto& [name, value] : fields) {
+      if (std::holds_alternative<std::monostate>(value)) continue;
       line.append(",\"").append(name).append("\":");
       append_value(line, value);
     }
   } else {
     line += event;
     for (const auto& [name, value] : fields) {
+      if (std::holds_alternative<std::monostate>(value)) continue;
       line.append(" ").append(name).append("=");
       append_value(line, value);
     }

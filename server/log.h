@@ -11,7 +11,13 @@ namespace mobius {
 
 enum class LogLevel : std::uint8_t { trace, debug, info, warn, error };
 
-using LogValue = std::variant<std::string_view, std::int64_t, double>;
+/// A field's value; std::monostate leaves the field out.
+using LogValue = std::variant<std::string_view, std::int64_t, double, std::monostate>;
+
+/// For fields that most entries have nothing to say in.
+inline LogValue unless_empty(std::string_view text) {
+  return text.empty() ? LogValue(std::monostate()) : LogValue(text);
+}
 
 /// Chooses level ("trace" to "error", "off"), format ("text" or "json") and file (empty: standard
 /// error). Call once, before threads log. Throws std::runtime_error if the file cannot be opened.

@@ -30,8 +30,12 @@ std::string metadata_value(std::string text) {
 }  // namespace
 
 CallAccess::CallAccess(grpc::CallbackServerContext& context, const char* method)
-    : context_(context), method_(method), request_id_(request_id(metadata(context, kRequestId))) {
+    : context_(context),
+      method_(method),
+      request_id_(request_id(metadata(context, kRequestId))),
+      trace_(trace_context(metadata(context, "traceparent"))) {
   context_.AddInitialMetadata(kRequestId, request_id_);
+  if (!trace_.empty()) context_.AddInitialMetadata("traceresponse", trace_.response());
 }
 
 Status CallAccess::admit(const KeyStore& keys, bool counted) {
@@ -57,6 +61,9 @@ grpc::Status CallAccess::end(const Status& status, LogLevel level) const {
              {"key", account_ != nullptr ? std::string_view(account_->name()) : std::string_view()},
              {"method", method_},
              {"status", name_of(status.code())},
+             {"trace_id", unless_empty(trace_.trace_id)},
+             {"parent_id", unless_empty(trace_.parent_id)},
+             {"span_id", unless_empty(trace_.span_id)},
              {"ms", milliseconds(Clock::now() - started_)}});
   return to_grpc(status);
 }

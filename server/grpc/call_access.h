@@ -14,7 +14,8 @@
 namespace mobius {
 
 /// Who makes a call, from its metadata: "authorization" as in HTTP, "x-request-id" where the client
-/// has a name for it. The name goes back in the initial metadata, and into the log.
+/// has a name for it, "traceparent" where it traces. The name, and "traceresponse" for a trace, go
+/// back in the initial metadata, and into the log.
 class CallAccess {
  public:
   /// `method`: for the log, a literal.
@@ -25,7 +26,7 @@ class CallAccess {
   /// `counted`: it is one of the requests that limits are about.
   Status admit(const KeyStore& keys, bool counted);
 
-  Caller caller() const { return {request_id_, account_}; }
+  Caller caller() const { return {request_id_, account_, trace_}; }
 
   /// The call's end: what to finish it with. The field that `status` names goes into the trailing
   /// metadata, and a line into the log; `level`: debug for what routers ask all the time.
@@ -38,6 +39,7 @@ class CallAccess {
   const char* const method_;
   const Clock::time_point started_ = Clock::now();
   std::string request_id_;
+  TraceContext trace_;
   std::shared_ptr<KeyAccount> account_;
   std::optional<Admission> admission_;
 };

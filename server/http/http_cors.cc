@@ -23,7 +23,7 @@ std::string CorsPolicy::headers(std::string_view origin) const {
   std::string lines = any_ ? "" : "Vary: Origin\r\n";
   if (!allows(origin)) return lines;
   lines += "Access-Control-Allow-Origin: " + (any_ ? std::string("*") : std::string(origin));
-  lines += "\r\nAccess-Control-Expose-Headers: x-request-id, Retry-After\r\n";
+  lines += "\r\nAccess-Control-Expose-Headers: x-request-id, traceresponse, Retry-After\r\n";
   return lines;
 }
 

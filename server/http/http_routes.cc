@@ -137,7 +137,7 @@ Status HttpSession::admit(const http::request_header<>& header) {
 }
 
 Caller HttpSession::caller() const {
-  return {request_id_, account_};
+  return {request_id_, account_, trace_};
 }
 
 HttpSession::Awaitable<void> HttpSession::route() {

@@ -29,6 +29,7 @@ using boost::system::error_code;
 namespace {
 
 constexpr std::string_view kRequestId = "x-request-id";
+constexpr std::string_view kTraceParent = "traceparent";
 constexpr auto kUse = asio::as_tuple(asio::use_awaitable);
 
 /// What a request that could not be read gets; 0 when there is nobody or nothing to answer.
@@ -184,6 +185,9 @@ HttpSession::Awaitable<void> HttpSession::answer() {
              {"method", request_.method_string()},
              {"target", brief_text(path, 128)},
              {"status", std::int64_t{status_}},
+             {"trace_id", unless_empty(trace_.trace_id)},
+             {"parent_id", unless_empty(trace_.parent_id)},
+             {"span_id", unless_empty(trace_.span_id)},
              {"ms", milliseconds(Clock::now() - started_)}});
 }
 
@@ -241,6 +245,7 @@ HttpSession::Awaitable<bool> HttpSession::read_request() {
   busy_.emplace(context_->requests);
   const auto& header = parser.get();
   set_request_id(header[kRequestId]);
+  set_trace(header);
   common_headers_ += context_->cors.headers(header[http::field::origin]);
   if (Status status = admit(header); !status.ok()) {
     // Before its body: who may not ask need not send it, and a refusal needs no memory for it.
@@ -294,7 +299,14 @@ HttpSession::Awaitable<bool> HttpSession::read_body(
 
 void HttpSession::set_request_id(std::string_view offered) {
   request_id_ = request_id(offered);
+  trace_ = {};
   common_headers_ = std::string(kRequestId) + ": " + request_id_ + "\r\n";
+}
+
+/// Several of the header make no valid one.
+void HttpSession::set_trace(const http::fields& header) {
+  if (header.count(kTraceParent) == 1) trace_ = trace_context(header[kTraceParent]);
+  if (!trace_.empty()) common_headers_ += "traceresponse: " + trace_.response() + "\r\n";
 }
 
 /// Answers what is not a request, and closes.
@@ -319,6 +331,9 @@ HttpSession::Awaitable<void> HttpSession::refuse(Status status) {
              {"method", request_.method_string()},
              {"target", brief_text(path_of(request_.target()), 128)},
              {"status", std::int64_t{code}},
+             {"trace_id", unless_empty(trace_.trace_id)},
+             {"parent_id", unless_empty(trace_.parent_id)},
+             {"span_id", unless_empty(trace_.span_id)},
              {"reason", status.message()}});
 }
 

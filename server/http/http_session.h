@@ -69,6 +69,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   Awaitable<bool> write(boost::asio::const_buffer data);
   Awaitable<void> linger();
   void set_request_id(std::string_view offered);
+  void set_trace(const boost::beast::http::fields& header);
   void close_now();
   void arm(std::chrono::seconds timeout);
   void await_deadline(Clock::duration timeout);
@@ -113,6 +114,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   // The request being answered.
   Request request_;
   std::string request_id_;
+  TraceContext trace_;
   std::string common_headers_;  // of every answer to it, lines with their ends
   std::shared_ptr<KeyAccount> account_;
   std::optional<Admission> admission_;  // where it counts as one of the account's
