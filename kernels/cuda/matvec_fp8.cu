@@ -12,7 +12,7 @@ using matvec::Grid;
 /// stages. These are read once a pass, so that many rows want more tiles at once.
 template <int kRowGroups>
 cudaError_t launch_for(const Arguments& a, cudaStream_t stream) {
-  constexpr bool kMany = kRowGroups >= 4;
+  constexpr bool kMany = kRowGroups >= 2;
   constexpr int kColumns = kRowGroups == 8 ? 256 : 512;
   constexpr Element kCodes = Element::e4m3;
   const Grid grid = matvec::grid_of(a);
