@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/cache_events.h"
+#include "engine/duration_counts.h"
 #include "engine/request.h"
 #include "engine/status.h"
 #include "engine/stream.h"
@@ -49,6 +50,7 @@ struct EngineStats {
   std::int64_t generated_tokens = 0;
   std::int64_t requests_finished = 0;  ///< all reasons
   std::int64_t preemptions = 0;
+  DurationCounts token_gaps;            ///< between a sequence's tokens (ITL), since the start
   double prompt_tokens_per_second = 0;  ///< computed lately, while there were any; 0: not yet known
   bool healthy = true;  ///< false once the engine thread met an error that it cannot mend
 };

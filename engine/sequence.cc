@@ -89,6 +89,7 @@ bool Sequence::accept(SampledToken token, std::span<const std::int32_t> end_toke
   const std::int32_t id = token.token;
   tokens_.push_back(id);
   if (!first_token_) first_token_ = now;
+  last_token_ = now;
 
   const bool ends = (!request_.ignore_eos && std::ranges::count(end_tokens, id) > 0) ||
                     std::ranges::count(request_.stop_tokens, id) > 0;
@@ -105,6 +106,11 @@ bool Sequence::accept(SampledToken token, std::span<const std::int32_t> end_toke
     return true;
   }
   return generated().size() >= max_tokens_;
+}
+
+std::optional<std::chrono::nanoseconds> Sequence::since_last_token(TimePoint now) const {
+  if (!first_token_) return {};
+  return now - last_token_;
 }
 
 Finish Sequence::finish(const Status& error, TimePoint now) {

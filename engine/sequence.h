@@ -62,6 +62,8 @@ class Sequence {
   /// Appends a generated token and sends it. True if it was the last one; then `finish` says why.
   /// Throws std::runtime_error for one that `allowed` excludes.
   bool accept(SampledToken token, std::span<const std::int32_t> end_tokens, TimePoint now);
+  /// From the last generated token to `now`; none before the first.
+  std::optional<std::chrono::nanoseconds> since_last_token(TimePoint now) const;
 
   /// The last event. `error` OK: the request came to the end that `accept` saw.
   Finish finish(const Status& error, TimePoint now);
@@ -89,6 +91,7 @@ class Sequence {
   TimePoint arrival_;
   std::optional<TimePoint> started_;
   std::optional<TimePoint> first_token_;
+  TimePoint last_token_;  // where there is a first one
 };
 
 }  // namespace mobius

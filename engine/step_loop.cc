@@ -132,6 +132,7 @@ void StepLoop::step() {
     if (slice.prompt) counters_.prompt_tokens += slice.count;
     if (!slice.samples) continue;
     ++counters_.generated_tokens;
+    if (const auto gap = sequence.since_last_token(now)) counters_.token_gaps.observe(*gap);
     if (sequence.accept(*token++, end_tokens_, now)) leaving_.push_back(slice.sequence);
   }
   for (const SequenceId id : leaving_) end(id, {}, now);

@@ -40,7 +40,10 @@ class Page {
     if (!more.empty()) text_.append(",").append(more);
     text_.append("} ").append(prometheus_number(value)).append("\n");
   }
-  void series(const Histogram& histogram) { histogram.render(text_, name_, *labels_); }
+  void series(const DurationCounts& durations) {
+    render_histogram(text_, name_, *labels_, durations);
+  }
+  void series(const Histogram& histogram) { series(histogram.counts()); }
 
   /// The same value under our name and under vLLM's.
   template <typename Value>
@@ -114,12 +117,18 @@ void outcomes(Page& page, const GenerationMetrics& metrics) {
   }
 }
 
-void latencies(Page& page, const GenerationMetrics& metrics) {
+void latencies(Page& page, const GenerationMetrics& metrics, const EngineStats& engine) {
   page.twice("mobius_queue_seconds", "vllm:request_queue_time_seconds", "histogram",
              "From a request's arrival in the engine to its first computed row.", metrics.queue);
   page.twice("mobius_time_to_first_token_seconds", "vllm:time_to_first_token_seconds", "histogram",
              "From a request's arrival in the engine to its first token.",
              metrics.time_to_first_token);
+  page.twice("mobius_prefill_seconds", "vllm:request_prefill_time_seconds", "histogram",
+             "From a request's first computed row to its first token.", metrics.prefill);
+  page.twice("mobius_decode_seconds", "vllm:request_decode_time_seconds", "histogram",
+             "From a request's first token to its end.", metrics.decode);
+  page.twice("mobius_inter_token_latency_seconds", "vllm:inter_token_latency_seconds", "histogram",
+             "Between one generated token of a request and its next.", engine.token_gaps);
   page.twice("mobius_time_per_output_token_seconds", "vllm:request_time_per_output_token_seconds",
              "histogram", "Mean time between a generation's tokens after the first.",
              metrics.time_per_output_token);
@@ -141,7 +150,7 @@ std::string render_metrics(const GenerationMetrics& metrics, const EngineStats& 
   page.twice("mobius_prefix_cache_hit_tokens_total", "vllm:prefix_cache_hits_total", "counter",
              "Of those, tokens taken from the prefix cache.", number(metrics.cached_tokens));
   outcomes(page, metrics);
-  latencies(page, metrics);
+  latencies(page, metrics, engine);
   constexpr std::array<std::string_view, 2> kPhases = {"prefill", "decode"};
   page.metric("mobius_moba_blocks_read_total", "counter",
               "KV blocks that queries read, summed over layers and heads, by phase.");

@@ -36,6 +36,8 @@ void GenerationMetrics::finished(const Finish& finish) {
   const Timing& timing = finish.timing;
   queue.observe(seconds(timing.queued));
   time_to_first_token.observe(seconds(timing.first_token));
+  prefill.observe(seconds(timing.first_token - timing.queued));
+  decode.observe(seconds(timing.total - timing.first_token));
   if (usage.completion_tokens > 1) {
     time_per_output_token.observe(seconds(timing.total - timing.first_token) /
                                   (usage.completion_tokens - 1));

@@ -37,6 +37,8 @@ class GenerationMetrics {
   std::array<Counter, 2> blocks_total{};
   Histogram queue;
   Histogram time_to_first_token;
+  Histogram prefill;                ///< from the first computed row to the first token
+  Histogram decode;                 ///< from the first token to the end
   Histogram time_per_output_token;  ///< a generation's mean after its first token
   Histogram generation;
 };

@@ -1,32 +1,41 @@
 #include "server/metrics/histogram.h"
 
-#include <algorithm>
+#include <array>
 #include <charconv>
+#include <cstddef>
 
 namespace mobius {
 
 void Histogram::observe(double seconds) {
-  const auto bound = std::lower_bound(kBounds.begin(), kBounds.end(), seconds);
-  counts_[static_cast<std::size_t>(bound - kBounds.begin())].fetch_add(1,
-                                                                       std::memory_order_relaxed);
+  counts_[duration_bucket(seconds)].fetch_add(1, std::memory_order_relaxed);
   sum_.fetch_add(seconds, std::memory_order_relaxed);
 }
 
-void Histogram::render(std::string& out, std::string_view name, std::string_view labels) const {
+DurationCounts Histogram::counts() const {
+  DurationCounts result;
+  for (std::size_t i = 0; i < counts_.size(); ++i) {
+    result.counts[i] = counts_[i].load(std::memory_order_relaxed);
+  }
+  result.sum = sum_.load(std::memory_order_relaxed);
+  return result;
+}
+
+void render_histogram(std::string& out, std::string_view name, std::string_view labels,
+                      const DurationCounts& durations) {
   const auto series = [&](std::string_view suffix, std::string_view bound,
                           const std::string& value) {
     out.append(name).append(suffix).append("{").append(labels);
     if (!bound.empty()) out.append(",le=\"").append(bound).append("\"");
     out.append("} ").append(value).append("\n");
   };
-  // The total is the sum of what was read, so that the last bucket always equals the count.
+  // The total is the sum of what was counted, so that the last bucket always equals it.
   std::uint64_t total = 0;
-  for (std::size_t i = 0; i < counts_.size(); ++i) {
-    total += counts_[i].load(std::memory_order_relaxed);
-    series("_bucket", i < kBounds.size() ? prometheus_number(kBounds[i]) : "+Inf",
+  for (std::size_t i = 0; i < durations.counts.size(); ++i) {
+    total += durations.counts[i];
+    series("_bucket", i < kDurationBounds.size() ? prometheus_number(kDurationBounds[i]) : "+Inf",
            std::to_string(total));
   }
-  series("_sum", {}, prometheus_number(sum_.load(std::memory_order_relaxed)));
+  series("_sum", {}, prometheus_number(durations.sum));
   series("_count", {}, std::to_string(total));
 }
 

@@ -37,9 +37,26 @@ def test_an_answer_is_counted_once_under_both_names(start_server):
                  "mobius_time_per_output_token_seconds", "vllm:e2e_request_latency_seconds"):
         assert grew(name + "_count",) == 1
         assert grew(name + "_sum",) > 0
+    for name in ("mobius_inter_token_latency_seconds", "vllm:inter_token_latency_seconds"):
+        assert grew(name + "_count",) == 4  # gaps of five tokens
+        assert 0 < grew(name + "_sum",) <= grew("mobius_decode_seconds_sum",) * 1.001
+    phases = sum(grew(f"mobius_{phase}_seconds_sum",) for phase in ("queue", "prefill", "decode"))
+    assert abs(phases - grew("mobius_generation_seconds_sum",)) < 1e-6
     assert grew("mobius_moba_blocks_total", ("phase", "prefill")) == answer["mobius"]["prefill_blocks"]["total"]
     assert after[("vllm:num_requests_running",)] == 0
     assert after[("mobius_ready",)] == 1
+
+
+def test_every_name_that_routers_and_dashboards_read_is_there(server):
+    names = {key[0] for key in scrape(server)}
+    for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "cache_config_info",
+                 "prefix_cache_queries_total", "prefix_cache_hits_total", "num_preemptions_total",
+                 "prompt_tokens_total", "generation_tokens_total", "request_success_total"):
+        assert f"vllm:{name}" in names, name
+    for name in ("time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds",
+                 "request_time_per_output_token_seconds", "request_queue_time_seconds",
+                 "request_prefill_time_seconds", "request_decode_time_seconds"):
+        assert {f"vllm:{name}_bucket", f"vllm:{name}_sum", f"vllm:{name}_count"} <= names, name
 
 
 def test_refusals_are_counted_by_error(start_server):

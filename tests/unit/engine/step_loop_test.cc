@@ -376,6 +376,10 @@ TEST(StepLoop, MeasuresFromArrival) {
   EXPECT_EQ(outcome.finish().timing.queued, seconds(2));
   EXPECT_EQ(outcome.finish().timing.first_token, seconds(4));
   EXPECT_EQ(outcome.finish().timing.total, seconds(6));
+  // One gap in the first answer, two in the second.
+  const DurationCounts gaps = bench.loop.stats().token_gaps;
+  EXPECT_EQ(gaps.counts[duration_bucket(1)], 3U);
+  EXPECT_EQ(gaps.sum, 3);
 }
 
 TEST(StepLoop, CountsForMetrics) {

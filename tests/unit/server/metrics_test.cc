@@ -30,6 +30,8 @@ std::string page(const GenerationMetrics& metrics, const std::string& model = "m
   engine.running = 3;
   engine.pages_total = 8;
   engine.pages_used = 2;
+  engine.token_gaps.observe(std::chrono::milliseconds(20));
+  engine.token_gaps.observe(std::chrono::milliseconds(30));
   RunnerInfo info;
   info.page_tokens = 128;
   return render_metrics(metrics, engine, info, model, true);
@@ -41,7 +43,7 @@ TEST(Histogram, CountsEveryValueInTheBucketsAboveIt) {
   histogram.observe(0.3);
   histogram.observe(5000);
   std::string text;
-  histogram.render(text, "h", "a=\"b\"");
+  render_histogram(text, "h", "a=\"b\"", histogram.counts());
   EXPECT_THAT(text, HasSubstr("h_bucket{a=\"b\",le=\"0.001\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("h_bucket{a=\"b\",le=\"0.25\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("h_bucket{a=\"b\",le=\"0.5\"} 2\n"));
@@ -61,7 +63,7 @@ TEST(Histogram, LosesNothingBetweenThreads) {
   }
   for (std::thread& thread : threads) thread.join();
   std::string text;
-  histogram.render(text, "h", "a=\"b\"");
+  render_histogram(text, "h", "a=\"b\"", histogram.counts());
   EXPECT_THAT(text, HasSubstr("h_count{a=\"b\"} 4000\n"));
   EXPECT_THAT(text, HasSubstr("h_sum{a=\"b\"} 2000\n"));
 }
@@ -94,6 +96,15 @@ TEST(Metrics, TimesAreSeconds) {
   EXPECT_THAT(text, HasSubstr("mobius_time_per_output_token_seconds_sum{model=\"m\"} 0.1\n"));
   EXPECT_THAT(text, HasSubstr("mobius_generation_seconds_sum{model=\"m\"} 1.2\n"));
   EXPECT_THAT(text, HasSubstr("mobius_queue_seconds_sum{model=\"m\"} 0.002\n"));
+  EXPECT_THAT(text, HasSubstr("mobius_prefill_seconds_sum{model=\"m\"} 0.198\n"));
+  EXPECT_THAT(text, HasSubstr("vllm:request_decode_time_seconds_sum{model_name=\"m\"} 1\n"));
+  for (const std::string name :
+       {"mobius_inter_token_latency_seconds", "vllm:inter_token_latency_seconds"}) {
+    const std::string label = name.starts_with("vllm:") ? "model_name" : "model";
+    EXPECT_THAT(text, HasSubstr(name + "_bucket{" + label + "=\"m\",le=\"0.025\"} 1\n"));
+    EXPECT_THAT(text, HasSubstr(name + "_sum{" + label + "=\"m\"} 0.05\n"));
+    EXPECT_THAT(text, HasSubstr(name + "_count{" + label + "=\"m\"} 2\n"));
+  }
 }
 
 TEST(Metrics, AFailureIsNotASuccessAndAnEmptyAnswerHasNoFirstToken) {
