@@ -215,6 +215,7 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
       .num_layers = shape.num_layers,
       .tiles = fast_tiles ? 0 : host.tiles,
       .single = host.single,
+      .decode_blocks = host.decode_blocks,
       .skip_sparse_singles = fast_singles,
       .skip_full_singles = decode || streams,
       .full_singles_merged = decode,

@@ -16,11 +16,12 @@ enum class AttentionKernels : std::uint8_t { plain, hopper };
 
 /// Scratch memory of attention, laid out for the largest step.
 struct AttentionWorkspace {
-  /// Results of spans: unnormalised outputs [singles, heads, kMaxSpans, D] and, beside each, the
-  /// running maximum (in units of log2) and the sum [singles, heads, kMaxSpans, 2].
+  /// Results of spans, or of parts (decode_runs.h): unnormalised outputs [singles, heads,
+  /// kMaxSpans, D] and, beside each, the running maximum (in units of log2) and the sum [singles,
+  /// heads, kMaxSpans, 2].
   float* partial_out = nullptr;
   float* partial_state = nullptr;
-  /// Parts of full attention's rows that are there, [singles, kv_heads]: 0 between kernels.
+  /// Runs of full attention's rows that are there, [singles, kv_heads]: 0 between kernels.
   unsigned* arrived = nullptr;
   /// Bit b of [rows, heads, selection_words]: block b, before the row's own, is chosen. Filled for
   /// rows whose policy at the layer is MoBA.
@@ -60,6 +61,7 @@ struct AttentionCall {
   std::int32_t num_layers = 0;
   std::int32_t tiles = 0;            ///< of slices with several rows
   std::int32_t single = 0;           ///< slices of one row
+  std::int32_t decode_blocks = 0;    ///< that share those under full attention
   bool skip_sparse_singles = false;  ///< another kernel takes those under MoBA
   bool skip_full_singles = false;    ///< ... and those under full attention
   bool full_singles_merged = false;  ///< ... and that one leaves nothing to merge

@@ -49,6 +49,17 @@ void check_cublas(cublasStatus_t status, const char* call, const char* file, int
                            call + " at " + file + ":" + std::to_string(line));
 }
 
+std::int32_t multiprocessors() {
+  static const std::int32_t count = [] {
+    int device = 0;
+    int found = 0;
+    MOBIUS_CUDA(cudaGetDevice(&device));
+    MOBIUS_CUDA(cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device));
+    return found;
+  }();
+  return count;
+}
+
 std::shared_ptr<void> allocate_device(std::size_t bytes, std::string_view purpose) {
   void* memory = nullptr;
   const cudaError_t status = cudaMalloc(&memory, std::max<std::size_t>(bytes, 1));

@@ -12,6 +12,9 @@
 
 namespace mobius {
 
+/// Of the current device.
+std::int32_t multiprocessors();
+
 /// Device memory, freed with the last copy. Throws std::runtime_error "no memory for <purpose>:
 /// ..." where the device has too little. 256-byte aligned or better.
 std::shared_ptr<void> allocate_device(std::size_t bytes, std::string_view purpose);

@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/device.h"
 #include "kernels/cuda/matvec.h"
 #include "kernels/cuda/matvec_kernel.cuh"
 
@@ -29,17 +30,6 @@ inline int ring_bytes() {
                              "\", must be 64 to 208");
   }
   return kib * 1024;
-}
-
-inline int multiprocessors() {
-  static const int count = [] {
-    int device = 0;
-    int found = 0;
-    MOBIUS_CUDA(cudaGetDevice(&device));
-    MOBIUS_CUDA(cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device));
-    return found;
-  }();
-  return count;
 }
 
 inline Grid grid_of(const Arguments& a) {

@@ -26,7 +26,7 @@ std::int32_t max_pages(const StepLimits& limits, const KvShape& kv) {
 }  // namespace
 
 StepUploader::Layout StepUploader::lay_out(std::int32_t rows, const StepLimits& limits,
-                                           std::int32_t layers) {
+                                           const KvShape& kv) {
   Layout layout;
   layout.rows = rows;
   const auto r = static_cast<std::size_t>(rows);
@@ -51,18 +51,22 @@ StepUploader::Layout StepUploader::lay_out(std::int32_t rows, const StepLimits& 
   layout.tiles = place(2 * r);
   layout.single_rows = place(s);
   layout.single_spans = place(s + 1);
-  layout.single_parts = place(s + 1);
   const std::size_t hopper_slices =
-      static_cast<std::size_t>(layers) * s * sizeof(hopper::Slice) / sizeof(std::int32_t);
+      static_cast<std::size_t>(kv.num_layers) * s * sizeof(hopper::Slice) / sizeof(std::int32_t);
   layout.hopper_slices = place(hopper_slices);
   layout.hopper_singles = place(hopper_slices);
+  const std::int32_t blocks = multiprocessors();
+  layout.decode_block_runs = place(static_cast<std::size_t>(blocks) + 1);
+  const auto runs =
+      static_cast<std::size_t>(most_decode_runs(static_cast<std::int32_t>(s), kv.kv_heads, blocks));
+  layout.decode_runs = place(runs * sizeof(DecodeRun) / sizeof(std::int32_t));
   return layout;
 }
 
 std::size_t StepUploader::device_bytes(const StepLimits& limits, const KvShape& kv) {
   const std::size_t pages = static_cast<std::size_t>(limits.max_sequences) *
                             static_cast<std::size_t>(max_pages(limits, kv));
-  return (lay_out(limits.max_rows, limits, kv.num_layers).end + pages) * sizeof(std::int32_t);
+  return (lay_out(limits.max_rows, limits, kv).end + pages) * sizeof(std::int32_t);
 }
 
 StepUploader::StepUploader(const StepLimits& limits, const KvShape& kv, std::int32_t heads)
@@ -70,8 +74,8 @@ StepUploader::StepUploader(const StepLimits& limits, const KvShape& kv, std::int
       kv_(kv),
       tile_queries_(kTileWarps * warp_queries(heads / kv.kv_heads)),
       max_pages_(max_pages(limits, kv)),
-      few_(lay_out(std::min(limits.max_sequences, limits.max_rows), limits, kv.num_layers)),
-      many_(lay_out(limits.max_rows, limits, kv.num_layers)) {
+      few_(lay_out(std::min(limits.max_sequences, limits.max_rows), limits, kv)),
+      many_(lay_out(limits.max_rows, limits, kv)) {
   const std::size_t bytes = many_.end * sizeof(std::int32_t);
   const std::size_t page_bytes = static_cast<std::size_t>(limits.max_sequences) *
                                  static_cast<std::size_t>(max_pages_) * sizeof(std::int32_t);
@@ -106,8 +110,9 @@ void StepUploader::fill(const StepView& step, const Layout& layout, std::int32_t
   host_.rows = static_cast<std::int32_t>(step.tokens.size());
   host_.slices = static_cast<std::int32_t>(step.slices.size());
   host_.logit_rows = static_cast<std::int32_t>(step.logit_rows.size());
+  host_.decode_blocks = multiprocessors();
+  decode_rows_.clear();
   at[layout.single_spans] = 0;
-  at[layout.single_parts] = 0;
   for (std::int32_t s = 0; s < host_.slices; ++s) {
     const SequenceSlice& slice = step.slices[static_cast<std::size_t>(s)];
     const bool moba = slice.policy.mode == AttentionMode::moba;
@@ -160,8 +165,11 @@ void StepUploader::fill(const StepView& step, const Layout& layout, std::int32_t
       at[layout.single_rows + host_.single++] = slice.first_row;
       host_.single_spans += span_count(end);
       at[layout.single_spans + host_.single] = host_.single_spans;
-      std::int32_t* parts = at + layout.single_parts + host_.single;
-      parts[0] = parts[-1] + decode_parts(end, kv_.kv_heads);
+      const std::int32_t full_from =
+          moba ? std::max(0, kv_.num_layers - slice.full_attention_last_layers) : 0;
+      if (full_from < kv_.num_layers) {
+        decode_rows_.push_back({slice.first_row, s, slice.first_position, full_from});
+      }
     } else {
       for (std::int32_t first = 0; first < slice.num_rows; first += tile_queries_) {
         std::int32_t* tile = at + layout.tiles + std::ptrdiff_t{2} * host_.tiles++;
@@ -172,13 +180,23 @@ void StepUploader::fill(const StepView& step, const Layout& layout, std::int32_t
   }
 }
 
+std::size_t StepUploader::fill_runs(const Layout& layout, std::int32_t* at) {
+  const DecodePlan plan = plan_decode(decode_rows_, kv_.kv_heads, host_.decode_blocks);
+  std::copy(plan.block_runs.begin(), plan.block_runs.end(), at + layout.decode_block_runs);
+  std::copy(plan.runs.begin(), plan.runs.end(),
+            reinterpret_cast<DecodeRun*>(at + layout.decode_runs));
+  return layout.decode_runs + plan.runs.size() * sizeof(DecodeRun) / sizeof(std::int32_t);
+}
+
 void StepUploader::upload(const StepView& step, const CudaStream& stream) {
   check(step);
   const bool few = step.tokens.size() <= static_cast<std::size_t>(few_.rows);
   const Layout& layout = few ? few_ : many_;
-  fill(step, layout, reinterpret_cast<std::int32_t*>(pinned_.data()));
+  auto* description = reinterpret_cast<std::int32_t*>(pinned_.data());
+  fill(step, layout, description);
+  const std::size_t filled = fill_runs(layout, description);
   auto* base = static_cast<std::int32_t*>(memory_.get());
-  MOBIUS_CUDA(cudaMemcpyAsync(base, pinned_.data(), layout.end * sizeof(std::int32_t),
+  MOBIUS_CUDA(cudaMemcpyAsync(base, pinned_.data(), filled * sizeof(std::int32_t),
                               cudaMemcpyHostToDevice, stream.get()));
 
   const auto used = static_cast<std::size_t>(pages_of(host_.longest, kv_.page_tokens));
@@ -210,7 +228,8 @@ void StepUploader::upload(const StepView& step, const CudaStream& stream) {
       .tiles = base + layout.tiles,
       .single_rows = base + layout.single_rows,
       .single_spans = base + layout.single_spans,
-      .single_parts = base + layout.single_parts,
+      .decode_runs = reinterpret_cast<const DecodeRun*>(base + layout.decode_runs),
+      .decode_block_runs = base + layout.decode_block_runs,
       .hopper_slices = reinterpret_cast<const hopper::Slice*>(base + layout.hopper_slices),
       .hopper_singles = reinterpret_cast<const hopper::Slice*>(base + layout.hopper_singles)};
 }

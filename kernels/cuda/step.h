@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cuda/decode_runs.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/hopper/moba.h"
 
@@ -38,7 +39,10 @@ struct DeviceStep {
   /// ... and on slices of one row: their rows [num_single], and [num_single + 1] spans before each.
   const std::int32_t* single_rows = nullptr;
   const std::int32_t* single_spans = nullptr;
-  const std::int32_t* single_parts = nullptr;  ///< likewise, of decode_parts
+  /// Those that are under full attention at some layer, as plan_decode shares them between
+  /// decode_blocks blocks.
+  const DecodeRun* decode_runs = nullptr;
+  const std::int32_t* decode_block_runs = nullptr;  ///< [decode_blocks + 1]
   /// [layers, S] each: slices as kernels/cuda/hopper takes them, with the policy at the layer. In
   /// the first, those of one row have 0 rows; in the second, all but those of one row under MoBA.
   const hopper::Slice* hopper_slices = nullptr;
@@ -57,6 +61,7 @@ struct HostStep {
   std::int32_t top_k = 0;               ///< the greatest of MoBA slices with several rows
   std::int32_t single_top_k = 0;        ///< ... with one row
   std::int32_t single_full_layers = 0;  ///< last layers at which some slice of one row is full
+  std::int32_t decode_blocks = 0;       ///< multiprocessors, whatever the step
   std::int64_t moba_blocks = 0;  ///< complete blocks before the last row's own, over such slices
   std::int32_t longest = 0;      ///< tokens of the longest sequence, this step's included
 };
@@ -85,26 +90,6 @@ constexpr std::int32_t span_count(std::int32_t keys) {
   return (keys + span_keys(keys) - 1) / span_keys(keys);
 }
 
-/// Parts into which full attention's decode kernel cuts the keys of a one-row slice: at most so
-/// many that a sequence's parts, for all KV heads, are as many as there are multiprocessors. They
-/// follow from the row's position alone, too.
-constexpr std::int32_t kDecodeUnit = 64;
-
-constexpr std::int32_t most_decode_parts(std::int32_t kv_heads) {
-  const std::int32_t parts = 132 / kv_heads;
-  return parts > kMaxSpans ? kMaxSpans : parts < 8 ? 8 : parts;
-}
-
-constexpr std::int32_t decode_part_keys(std::int32_t keys, std::int32_t kv_heads) {
-  const std::int32_t whole = most_decode_parts(kv_heads) * kDecodeUnit;
-  return (keys + whole - 1) / whole * kDecodeUnit;
-}
-
-constexpr std::int32_t decode_parts(std::int32_t keys, std::int32_t kv_heads) {
-  const std::int32_t length = decode_part_keys(keys, kv_heads);
-  return (keys + length - 1) / length;
-}
-
 /// Takes a StepView apart and puts it on the device.
 class StepUploader {
  public:
@@ -128,13 +113,17 @@ class StepUploader {
     std::size_t tokens = 0, positions = 0, row_slice = 0, logit_rows = 0;
     std::size_t first_row = 0, num_rows = 0, first_position = 0;
     std::size_t policy_block = 0, policy_top_k = 0, full_last_layers = 0;
-    std::size_t segments = 0, tiles = 0, single_rows = 0, single_spans = 0, single_parts = 0,
-                hopper_slices = 0, hopper_singles = 0;
-    std::size_t end = 0;  ///< all in int32 elements
+    std::size_t segments = 0, tiles = 0, single_rows = 0, single_spans = 0, hopper_slices = 0,
+                hopper_singles = 0;
+    std::size_t decode_block_runs = 0;
+    std::size_t decode_runs = 0;  ///< last: what the step has none of is not copied
+    std::size_t end = 0;          ///< all in int32 elements
   };
-  static Layout lay_out(std::int32_t rows, const StepLimits& limits, std::int32_t layers);
+  static Layout lay_out(std::int32_t rows, const StepLimits& limits, const KvShape& kv);
   void check(const StepView& step) const;
   void fill(const StepView& step, const Layout& layout, std::int32_t* at);
+  /// Returns where what is filled in ends.
+  std::size_t fill_runs(const Layout& layout, std::int32_t* at);
 
   StepLimits limits_;
   KvShape kv_;
@@ -146,6 +135,7 @@ class StepUploader {
   std::shared_ptr<void> pages_;
   PinnedBuffer pinned_;
   PinnedBuffer pinned_pages_;
+  std::vector<DecodeRow> decode_rows_;
   HostStep host_;
   DeviceStep device_;
 };
