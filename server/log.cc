@@ -81,6 +81,10 @@ void setup_logging(const std::string& level, const std::string& format, const st
   spdlog::set_default_logger(std::move(logger));
 }
 
+void set_log_level(const std::string& level) {
+  spdlog::default_logger_raw()->set_level(spdlog::level::from_str(level));
+}
+
 void log_event(LogLevel level, std::string_view event,
                std::initializer_list<std::pair<std::string_view, LogValue>> fields) {
   spdlog::logger& logger = *spdlog::default_logger_raw();

@@ -23,6 +23,9 @@ inline LogValue unless_empty(std::string_view text) {
 /// error). Call once, before threads log. Throws std::runtime_error if the file cannot be opened.
 void setup_logging(const std::string& level, const std::string& format, const std::string& file);
 
+/// Changes the level alone. Thread-safe.
+void set_log_level(const std::string& level);
+
 /// Writes one line: an event's name and its fields. Thread-safe. Never pass prompts or answers.
 void log_event(LogLevel level, std::string_view event,
                std::initializer_list<std::pair<std::string_view, LogValue>> fields = {});

@@ -1,3 +1,4 @@
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdio>
@@ -20,6 +21,7 @@
 #include "server/config/config.h"
 #include "server/config/environment.h"
 #include "server/config/schema.h"
+#include "server/config/sources.h"
 #include "server/generation_service.h"
 #include "server/grpc/grpc_server.h"
 #include "server/http/http_probe.h"
@@ -102,6 +104,26 @@ void write_port_file(const std::string& file, const std::string& http, const std
   }
 }
 
+/// Limits and log level may have changed; of what needs a restart, the log says so. `running` is
+/// what counts, before and after.
+void reload_settings(ServerConfig& running, const ConfigSources& sources, KeyStore& keys) {
+  ConfigReload reload = reload_config(running, sources);
+  for (const std::string& error : reload.errors) {
+    log_event(LogLevel::error, "config_not_loaded", {{"error", error}});
+  }
+  for (const std::string_view key : reload.kept) {
+    log_event(LogLevel::warn, "config_needs_restart", {{"key", key}});
+  }
+  for (const std::string_view key : reload.changed) {
+    log_event(LogLevel::info, "config_changed", {{"key", key}});
+  }
+  running = std::move(reload.config);
+  set_log_level(running.log.level);
+  const ServerConfig::Security& security = running.security;
+  keys.set_default_limits(
+      {security.requests_per_minute, security.tokens_per_minute, security.concurrent_requests});
+}
+
 /// A mistake in the file must not lock everybody out: the keys that were good stay.
 void reload_keys(KeyStore& keys) {
   const Status status = keys.reload();
@@ -129,14 +151,21 @@ int probe(const ServerConfig& config, const std::string& path) {
   return problem.empty() ? 0 : 1;
 }
 
-int serve(const ServerConfig& config) {
+int serve(const ServerConfig& config, const ConfigSources& sources) {
   setup_logging(config.log.level, config.log.format, config.log.file);
   block_shutdown_signals();
   quiet_grpc();
 
   KeyStore keys(config.security);
   Certificates certificates(config.tls);
-  FileWatch watch({{{config.security.key_file}, [&] { reload_keys(keys); }},
+  ServerConfig running = config;  // used by the watch's thread alone
+  std::atomic<std::int64_t> drain_seconds = config.server.drain_seconds;
+  const auto reload = [&] {
+    reload_settings(running, sources, keys);
+    reload_keys(keys);
+    drain_seconds = running.server.drain_seconds;
+  };
+  FileWatch watch({{{sources.file, config.security.key_file}, reload},
                    {{config.tls.certificate, config.tls.key, config.tls.client_ca},
                     [&] { reload_certificates(certificates); }}});
 
@@ -179,7 +208,7 @@ int serve(const ServerConfig& config) {
 
   const int signal = wait_for_shutdown_signal([&] { watch.force(); });
   log_event(LogLevel::info, "draining",
-            {{"signal", std::int64_t{signal}}, {"seconds", config.server.drain_seconds}});
+            {{"signal", std::int64_t{signal}}, {"seconds", drain_seconds.load()}});
   const auto wait_idle = [&](Clock::duration time) {
     const Clock::time_point deadline = Clock::now() + time;
     const bool grpc_idle = grpc.wait_idle(deadline);
@@ -188,7 +217,7 @@ int serve(const ServerConfig& config) {
   service.drain();
   grpc.set_serving(false);
   http.stop_accepting();
-  const bool drained = wait_idle(std::chrono::seconds(config.server.drain_seconds));
+  const bool drained = wait_idle(std::chrono::seconds(drain_seconds));
   if (!drained) {
     // What still runs ends with `unavailable`; a moment for that to reach the clients.
     engine->stop();
@@ -220,24 +249,18 @@ int run(std::span<const char* const> arguments) {
     case CommandAction::probe:
     case CommandAction::serve: break;
   }
+  const ConfigSources sources{
+      command.config_file.empty() ? environment_config_file() : command.config_file,
+      environment_overrides(), command.overrides};
   ServerConfig config;
-  std::vector<std::string> errors;
-  const std::string file =
-      command.config_file.empty() ? environment_config_file() : command.config_file;
-  if (!file.empty()) errors = load_config_file(config, file);
-  for (const auto& overrides : {environment_overrides(), command.overrides}) {
-    for (std::string& error : apply_overrides(config, overrides)) {
-      errors.push_back(std::move(error));
-    }
-  }
-  // Values that contradict each other are worth a line only once each of them is valid.
+  std::vector<std::string> errors = read_config(sources, config);
   // A probe asks a server that has a valid configuration of its own.
   if (errors.empty() && command.action != CommandAction::probe) errors = check_config(config);
   if (!errors.empty()) return report(errors);
   switch (command.action) {
     case CommandAction::check: return report(check_setup(config));
     case CommandAction::probe: return probe(config, command.probe_path);
-    default: return serve(config);
+    default: return serve(config, sources);
   }
 }
 

@@ -21,8 +21,9 @@ struct CommandLine {
 };
 
 /// Parses the arguments after the program's name: at first, if any, the command `serve` or `check`
-/// and behind it, if any, the model's folder, an override of model.path. Both `--key value` and `--key=value` are taken;
-/// a boolean key may stand alone. Keys are checked by apply_overrides, not here.
+/// and behind it, if any, the model's folder, an override of model.path. Both `--key value` and
+/// `--key=value` are taken; a boolean key may stand alone. Keys are checked by apply_overrides, not
+/// here.
 CommandLine parse_command_line(std::span<const char* const> arguments);
 
 /// The text of --help.

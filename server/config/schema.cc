@@ -38,6 +38,11 @@ constexpr std::int64_t kMaxBytes = std::int64_t{1} << 50;
   }
 // NOLINTEND(bugprone-macro-parentheses)
 
+constexpr ConfigKey reloaded(ConfigKey key) {
+  key.reloads = true;
+  return key;
+}
+
 const auto kSchema = std::to_array<ConfigKey>({
     MOBIUS_TEXT(model.path, "",
                 "Checkpoint folder: config.json, *.safetensors, tokenizer.json. Relative to the "
@@ -144,13 +149,14 @@ const auto kSchema = std::to_array<ConfigKey>({
     MOBIUS_SECRET(security.api_keys,
                   "More API keys, separated by commas. Meant for the environment; not taken from "
                   "the command line, which other users of the machine can read."),
-    MOBIUS_INT(security.requests_per_minute, 0, kMaxBytes, "requests",
-               "Requests of one key (without keys: of all clients together), past which they are "
-               "refused (HTTP 429, RESOURCE_EXHAUSTED); 0: no limit."),
-    MOBIUS_INT(security.tokens_per_minute, 0, kMaxBytes, "tokens",
-               "Tokens of prompts and answers of one key, likewise."),
-    MOBIUS_INT(security.concurrent_requests, 0, kMaxInt32, "requests",
-               "Requests of one key at a time, likewise."),
+    reloaded(MOBIUS_INT(
+        security.requests_per_minute, 0, kMaxBytes, "requests",
+        "Requests of one key (without keys: of all clients together), past which they are "
+        "refused (HTTP 429, RESOURCE_EXHAUSTED); 0: no limit.")),
+    reloaded(MOBIUS_INT(security.tokens_per_minute, 0, kMaxBytes, "tokens",
+                        "Tokens of prompts and answers of one key, likewise.")),
+    reloaded(MOBIUS_INT(security.concurrent_requests, 0, kMaxInt32, "requests",
+                        "Requests of one key at a time, likewise.")),
     MOBIUS_BOOL(
         security.metrics_need_key,
         "Ask for a key at GET /metrics too. /health, /ready, the page and gRPC's health and "
@@ -168,13 +174,13 @@ const auto kSchema = std::to_array<ConfigKey>({
     MOBIUS_INT(kv_events.buffer_batches, 1, 1000000, "messages",
                "Latest messages kept for those who ask again."),
 
-    MOBIUS_TEXT(log.level, "trace|debug|info|warn|error|off",
-                "Least important level that is written."),
+    reloaded(MOBIUS_TEXT(log.level, "trace|debug|info|warn|error|off",
+                         "Least important level that is written.")),
     MOBIUS_TEXT(log.format, "text|json", "One line of text or one JSON object for each entry."),
     MOBIUS_TEXT(log.file, "", "File to append to; empty: standard error."),
 
-    MOBIUS_INT(server.drain_seconds, 0, 86400, "seconds",
-               "How long running requests may go on after SIGTERM."),
+    reloaded(MOBIUS_INT(server.drain_seconds, 0, 86400, "seconds",
+                        "How long running requests may go on after SIGTERM.")),
     MOBIUS_INT(server.tokenizer_threads, 1, 64, "threads",
                "Threads that turn prompts into tokens."),
     MOBIUS_INT(
@@ -194,6 +200,12 @@ const auto kSchema = std::to_array<ConfigKey>({
 #undef MOBIUS_TEXT
 #undef MOBIUS_SECRET
 #undef MOBIUS_BOOL
+
+std::string doc_of(const ConfigKey& key) {
+  std::string text(key.doc);
+  if (key.reloads) text += " Read again when the file changes or on SIGHUP.";
+  return text;
+}
 
 /// Edits (insert, delete, replace) from one string to the other.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
@@ -326,7 +338,7 @@ std::string config_docs_markdown() {
     text.append(config_type_name(key)).append(" | `");
     text.append(config_value_text(defaults, key)).append("` | ");
     text.append(config_range_text(key)).append(" | ");
-    text.append(key.doc).append(" |\n");
+    text.append(doc_of(key)).append(" |\n");
   }
   return text;
 }
@@ -337,7 +349,7 @@ std::string config_docs_terminal() {
   for (const ConfigKey& key : kSchema) {
     text.append("  --").append(key.key).append(" ").append(config_type_name(key));
     text.append("  (default ").append(config_value_text(defaults, key)).append("; ");
-    text.append(config_range_text(key)).append(")\n      ").append(key.doc).append("\n");
+    text.append(config_range_text(key)).append(")\n      ").append(doc_of(key)).append("\n");
   }
   return text;
 }

@@ -25,6 +25,7 @@ struct ConfigKey {
   std::string_view unit;         ///< "tokens", "bytes", ...; empty if it has none
   std::string_view doc;          ///< one sentence
   bool secret = false;           ///< never shown, and not taken from the command line
+  bool reloads = false;          ///< a running server takes a new value (sources.h)
 };
 
 /// Every key, in the order of the documentation.

@@ -166,23 +166,28 @@ StatusOr<std::vector<ApiKey>> parse_key_list(std::string_view text, const KeyLim
 
 KeyStore::KeyStore(const ServerConfig::Security& options)
     : options_(options),
+      default_limits_(limits_of(options)),
       needs_key_(!options.key_file.empty() || !options.api_keys.empty()),
-      anonymous_(std::make_shared<KeyAccount>("", limits_of(options))),
+      anonymous_(std::make_shared<KeyAccount>("", default_limits_)),
       entries_(std::make_shared<const Entries>()) {
   if (const Status status = reload(); !status.ok()) throw std::runtime_error(status.message());
+}
+
+void KeyStore::set_default_limits(const KeyLimits& limits) {
+  default_limits_ = limits;
 }
 
 Status KeyStore::reload() try {
   std::vector<ApiKey> keys;
   if (!options_.api_keys.empty()) {
-    StatusOr<std::vector<ApiKey>> listed = parse_key_list(options_.api_keys, limits_of(options_));
+    StatusOr<std::vector<ApiKey>> listed = parse_key_list(options_.api_keys, default_limits_);
     if (!listed.ok()) return failed("security.api_keys: " + listed.status().message());
     keys = std::move(listed).value();
   }
   if (!options_.key_file.empty()) {
     const std::string name = "security.key_file: " + options_.key_file + ": ";
     const std::string text = read_secret_file("security.key_file", options_.key_file);
-    StatusOr<std::vector<ApiKey>> filed = parse_key_file(text, limits_of(options_));
+    StatusOr<std::vector<ApiKey>> filed = parse_key_file(text, default_limits_);
     if (!filed.ok()) return failed(name + filed.status().message());
     std::vector<ApiKey> more = std::move(filed).value();
     std::move(more.begin(), more.end(), std::back_inserter(keys));
@@ -191,6 +196,7 @@ Status KeyStore::reload() try {
     }
   }
 
+  anonymous_->set_limits(default_limits_);
   const std::lock_guard lock(mutex_);
   std::unordered_map<std::string, std::shared_ptr<KeyAccount>> known;
   for (const Entry& entry : *entries_) known.emplace(entry.account->name(), entry.account);

@@ -47,8 +47,12 @@ class KeyStore {
   /// any key, right or wrong.
   StatusOr<std::shared_ptr<KeyAccount>> account_of(std::string_view authorization) const;
 
+  /// Limits of keys that have none of their own, and of requests without a key, from the next
+  /// `reload` on. To be called by the thread that reloads.
+  void set_default_limits(const KeyLimits& limits);
+
   /// Reads the file again. Names that stay keep their account, and with it what they have used. On
-  /// failure everything stays as it is.
+  /// failure everything stays as it is. One thread at a time.
   Status reload();
   std::size_t size() const;
 
@@ -62,6 +66,7 @@ class KeyStore {
   std::shared_ptr<const Entries> entries() const;
 
   const ServerConfig::Security options_;
+  KeyLimits default_limits_;  // of the thread that reloads
   const bool needs_key_;
   const std::shared_ptr<KeyAccount> anonymous_;
   mutable std::mutex mutex_;
