@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from chat import Chat
+from chat import TEXT, Chat
 from data import Loader
 from evaluate import Evaluation
 from model import Attention, Llama, load_hugging_face, save_hugging_face
@@ -124,6 +124,7 @@ class Training:
 
     def train_step(self, stage, tokens, weights):
         tokens, weights = torch.from_numpy(tokens).to(self.device).long(), torch.from_numpy(weights).to(self.device)
+        weights = torch.where(weights == TEXT, self.recipe.round_of(self.step)[0].text, weights)
         positions = stretched_positions(stage, self.recipe.shape.context, self.arguments.seed, self.step)
         attention = attention_of(self.recipe, stage, self.arguments.seed, self.step)
         hidden = self.model.hidden(tokens[:, :-1], torch.from_numpy(positions).to(self.device), attention)

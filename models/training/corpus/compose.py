@@ -104,7 +104,7 @@ def training_dialogue(rng, characters):
     length = sum(len(s) for _, s in sentences) + _length(asked) + quotes * 200
     placed = _place(rng, _hay(rng, "train", max(100, characters - length)), sentences)
     parts = paragraphs(rng, placed)
-    asked += [edge(rng, task, placed) for task in EDGE_TASKS if rng.random() < 0.5]
+    asked += [edge(rng, task, placed) for task in EDGE_TASKS if rng.random() < (0.4 if characters < 10_000 else 0.8)]
     begun = beginnings(placed)
     for _ in range(quotes):
         turn = quote_paragraph(rng, parts) if rng.random() < 0.15 else quote(rng, placed, begun)

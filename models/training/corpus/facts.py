@@ -17,8 +17,10 @@ class Attribute:
         head, of, rest = self.name.partition(" of ")
         if head.endswith("y") and head[-2] not in "aeiou":
             head = head[:-1] + "ies"
+        elif head.endswith(("x", "ch", "sh", "ss")):
+            head += "es"
         elif not head.endswith("s"):
-            head += "es" if head.endswith(("x", "ch", "sh")) else "s"
+            head += "s"
         return head + of + rest
 
     @property

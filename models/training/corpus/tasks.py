@@ -194,7 +194,7 @@ def copy(rng, split, world, depth):
     start = beginning(sentence)
     if not world.claim_name(start):
         return Planted()
-    return Planted([(depth, sentence)], [Turn(rng.choice(_QUOTE).format(s=start), sentence, [sentence])])
+    return Planted([(depth, sentence)], [Turn(rng.choice(_QUOTE).format(s=start.rstrip(",;:")), sentence, [sentence])])
 
 
 def _odd_sentence(rng, split):
@@ -250,13 +250,16 @@ def beginnings(sentences):
 def quote(rng, sentences, begun, depth=None):
     """A sentence that happens to be in the document, given its beginning; None where no beginning is unmistakable.
     begun: the sentences' `beginnings`."""
-    at = rng.randrange(len(sentences)) if depth is None else round(depth * (len(sentences) - 1))
+    if depth is None:  # of two, the longer: those of a book are, and the hardest to repeat
+        at = max(rng.randrange(len(sentences)), rng.randrange(len(sentences)), key=lambda i: len(sentences[i]))
+    else:
+        at = round(depth * (len(sentences) - 1))
     # The next sentence will do where this one is said twice, or too short to be found by its beginning.
     for i in range(len(sentences)):
         sentence = sentences[(at + i) % len(sentences)]
         start = beginning(sentence)
         if len(sentence) > len(start) + 10 and begun[start] == 1:
-            return Turn(rng.choice(_QUOTE).format(s=start), sentence, [sentence])
+            return Turn(rng.choice(_QUOTE).format(s=start.rstrip(",;:")), sentence, [sentence])
     return None
 
 
@@ -266,7 +269,7 @@ def quote_paragraph(rng, paragraphs):
     for paragraph in paragraphs[at:] + paragraphs[:at]:
         start = beginning(paragraph, 5)
         if 120 < len(paragraph) < 900 and sum(other.startswith(start) for other in paragraphs) == 1:
-            return Turn(rng.choice(_QUOTE_PARAGRAPH).format(s=start), paragraph, [paragraph])
+            return Turn(rng.choice(_QUOTE_PARAGRAPH).format(s=start.rstrip(",;:")), paragraph, [paragraph])
     return None
 
 
