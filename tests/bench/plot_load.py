@@ -41,10 +41,12 @@ def draw(reports, out):
         for name, report in reports:
             curve = report[key].get("curve")
             if curve:
-                axis.plot(curve, [i / 100 for i in range(101)], label=f"{name}: {title(report)}")
+                # Events of one network packet lie no time apart, which a logarithm cannot show.
+                axis.plot([max(value, 0.01) for value in curve], [i / 100 for i in range(101)],
+                          label=f"{name}: {title(report)}")
         axis.set(xlabel=f"{label}, ms", ylabel="share of requests" if key != "itl_ms" else "share of gaps",
                  ylim=(0, 1))
-        axis.set_xscale("symlog", linthresh=1)
+        axis.set_xscale("log")
         axis.grid(alpha=0.3)
     timeline = axes.flat[3]
     for name, report in reports:
