@@ -279,6 +279,18 @@ void decode_cases(Report& report) {
   std::vector<std::int32_t> many;
   for (std::int32_t i = 0; i < 64; ++i) many.push_back(1 + i * 53 % 601);
   decode_case({8, 2, 128, 32, 0}, many, 9, report);
+  // Numbers of rows at which blocks take runs of other lengths: equal rows, and one that is long
+  // among short ones.
+  for (const std::int32_t count : {4, 16, 33}) {
+    many.assign(static_cast<std::size_t>(count), 1024);
+    decode_case({8, 2, 128, 64, 0}, many, count, report);
+  }
+  for (const std::int32_t count : {16, 64, 256}) {
+    many.clear();
+    for (std::int32_t i = 0; i < count; ++i) many.push_back(1 + i * 53 % 301);
+    many[static_cast<std::size_t>(count / 2)] = 5000;
+    decode_case({8, 4, 64, 32, 0}, many, count / 8, report);
+  }
   many.assign({70, 65600, 300});
   decode_case({4, 1, 128, 128, 0}, many, 1, report);
 }
