@@ -216,6 +216,30 @@ def test_chat_says_why_there_is_no_answer(server, tmp_path):
         assert word in result.stderr, result.stderr
 
 
+def test_chat_trusts_only_whom_it_is_told_to(start_server, tmp_path):
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True)
+    server = start_server(tls__certificate=certificate, tls__key=key)
+    port = server.http_address[1]
+
+    def ask(host, *arguments):
+        return run("chat", "--url", f"https://{host}:{port}", "--max-tokens", 2, *arguments, "Hi")
+
+    assert ask("localhost", "--ca", certificate).returncode == 0
+    unknown = ask("localhost")
+    assert unknown.returncode == 1
+    assert "verify failed" in unknown.stderr
+    other_name = ask("127.0.0.1", "--ca", certificate)
+    assert other_name.returncode == 1
+    assert "verify failed" in other_name.stderr
+    no_file = ask("localhost", "--ca", key)
+    assert no_file.returncode == 1
+    assert "holds no certificates" in no_file.stderr
+
+
 class Terminal:
     """`mobius chat` behind a pseudo-terminal."""
 
