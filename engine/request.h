@@ -14,6 +14,7 @@
 namespace mobius {
 
 class Grammar;
+struct Routing;
 
 /// Attention of one request; the server's default unless the request says otherwise. A prompt token
 /// uses `prefill`, a generated one `decode`, for the request's whole life (also when it is
@@ -40,6 +41,7 @@ struct GenerationRequest {
   /// generation. Made for the engine's tokenizer. None: any text.
   std::shared_ptr<const Grammar> grammar;
   bool report_progress = false;  ///< prefill progress events
+  bool report_routing = false;   ///< Finish::routing
   std::int32_t priority = 0;     ///< lower goes first
   std::string client;            ///< places are shared fairly among clients; empty is one too
 };
@@ -95,6 +97,7 @@ struct Finish {
   Timing timing;
   BlockReads prefill_reads;  ///< KV blocks read, all layers and heads; not by cached tokens
   BlockReads decode_reads;
+  std::shared_ptr<const Routing> routing = {};  ///< where asked for (routing.h); not with an error
 };
 
 }  // namespace mobius

@@ -22,12 +22,14 @@ Sequence::Sequence(Submission submission, const Tokenizer& tokenizer, const Runn
     : request_(std::move(submission.request)),
       stream_(std::move(submission.stream)),
       model_(&model),
+      tokenizer_(&tokenizer),
       tokens_(std::move(request_.prompt)),
       prompt_tokens_(tokens_.size()),
       max_tokens_(most_tokens(request_, prompt_tokens_, max_context)),
       detokenizer_(tokenizer),
       stops_(request_.stop),
       arrival_(submission.arrival) {
+  if (request_.report_routing) routing_.emplace(request_.attention, model);
   if (request_.grammar == nullptr) return;
   matcher_.emplace(request_.grammar);
   const std::int32_t tokens_in_mask = std::max(model.vocab_size, tokenizer.vocab_size());
@@ -85,8 +87,16 @@ void Sequence::update_mask(std::span<const std::int32_t> end_tokens) {
   }
 }
 
+std::span<std::int32_t> Sequence::ask_routing() {
+  if (!routing_) return {};
+  const AttentionSettings& attention = request_.attention;
+  return routing_->ask(generated().empty() ? attention.prefill : attention.decode,
+                       static_cast<std::int32_t>(tokens_.size()) - 1);
+}
+
 bool Sequence::accept(SampledToken token, std::span<const std::int32_t> end_tokens, TimePoint now) {
   const std::int32_t id = token.token;
+  if (routing_) routing_->count();
   tokens_.push_back(id);
   if (!first_token_) first_token_ = now;
   last_token_ = now;
@@ -136,6 +146,9 @@ Finish Sequence::finish(const Status& error, TimePoint now) {
   finish.prefill_reads.total -= cached_reads_.total;
   finish.decode_reads =
       count_reads(request_.attention.decode, prompt, std::int64_t{computed_} - prefilled);
+  if (routing_ && error.ok()) {
+    finish.routing = std::make_shared<const Routing>(routing_->result(tokens_, *tokenizer_));
+  }
   return finish;
 }
 

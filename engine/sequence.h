@@ -10,6 +10,7 @@
 
 #include "engine/grammar/grammar.h"
 #include "engine/request.h"
+#include "engine/routing.h"
 #include "engine/stop_matcher.h"
 #include "engine/stream.h"
 #include "engine/tokenizer/detokenizer.h"
@@ -59,6 +60,10 @@ class Sequence {
   /// What update_mask found, as SampleRow::allowed has it; empty where all may come.
   std::span<const std::uint32_t> allowed() const { return mask_; }
 
+  /// Where a step that samples this sequence should tell which blocks were attended, for its
+  /// SequenceSlice; to be called before such a step. Empty where nobody asked.
+  std::span<std::int32_t> ask_routing();
+
   /// Appends a generated token and sends it. True if it was the last one; then `finish` says why.
   /// Throws std::runtime_error for one that `allowed` excludes.
   bool accept(SampledToken token, std::span<const std::int32_t> end_tokens, TimePoint now);
@@ -75,6 +80,7 @@ class Sequence {
   GenerationRequest request_;  // without the prompt, which is in tokens_
   std::shared_ptr<Stream> stream_;
   const RunnerInfo* model_;
+  const Tokenizer* tokenizer_;
   std::vector<std::int32_t> tokens_;
   std::size_t prompt_tokens_;
   std::size_t max_tokens_;                // that may be generated; the end of the context included
@@ -87,6 +93,7 @@ class Sequence {
   StopMatcher stops_;
   std::optional<GrammarMatcher> matcher_;  // where the request has a grammar
   std::vector<std::uint32_t> mask_;
+  std::optional<RoutingCounter> routing_;  // where it was asked for
   FinishReason reason_ = FinishReason::length;
   TimePoint arrival_;
   std::optional<TimePoint> started_;

@@ -18,7 +18,7 @@ void StepBuilder::clear() {
   samples_.clear();
 }
 
-void StepBuilder::add(const PlannedSlice& planned, const Sequence& sequence) {
+void StepBuilder::add(const PlannedSlice& planned, Sequence& sequence) {
   const auto first_row = static_cast<std::int32_t>(tokens_.size());
   const auto rows = sequence.tokens().subspan(static_cast<std::size_t>(planned.first),
                                               static_cast<std::size_t>(planned.count));
@@ -32,6 +32,7 @@ void StepBuilder::add(const PlannedSlice& planned, const Sequence& sequence) {
   slice.pages = planned.pages;
   slice.policy = planned.prompt ? attention.prefill : attention.decode;
   slice.full_attention_last_layers = attention.full_attention_last_layers;
+  if (planned.samples) slice.attended = sequence.ask_routing();
   slices_.push_back(slice);
 
   if (!planned.samples) return;

@@ -17,7 +17,7 @@ class StepBuilder {
   StepBuilder(std::int32_t max_rows, std::int32_t max_slices);
 
   void clear();
-  void add(const PlannedSlice& slice, const Sequence& sequence);
+  void add(const PlannedSlice& slice, Sequence& sequence);
   StepBatch batch() const { return {{tokens_, slices_, logit_rows_}, samples_}; }
 
  private:

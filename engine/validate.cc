@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "engine/routing.h"
 #include "engine/tokenizer/utf8.h"
 #include "kernels/attention.h"
 
@@ -175,6 +176,7 @@ Status validate(const GenerationRequest& request, const RunnerInfo& model,
     status = check_integer("priority", request.priority, kPriorityRange);
   }
   if (status.ok()) status = validate(request.attention, model.num_layers, model.page_tokens);
+  if (status.ok()) status = validate_routing(request, model);
   if (status.ok()) status = check_prompt(request, model, max_context);
   return status;
 }

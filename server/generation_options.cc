@@ -115,6 +115,7 @@ Status resolve_options(const GenerationOptions& options, const AttentionSettings
                         options.attention.full_attention_last_layers, {.high = model.num_layers}));
 
   request.report_progress = options.progress;
+  request.report_routing = options.routing;
   assign(request.priority, narrow.integer("priority", options.priority, kPriorityRange));
   request.client = options.user;
   request.deadline = options.deadline;

@@ -64,6 +64,7 @@ struct GenerationOptions {
   ResponseFormat response_format;
   AttentionOverride attention;
   bool progress = false;
+  bool routing = false;                  ///< Finish::routing; of one answer only
   std::optional<std::int64_t> priority;  ///< lower goes first
   /// Whom places are shared fairly among; where requests need keys, these are, and not users.
   std::string user;

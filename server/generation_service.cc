@@ -195,6 +195,12 @@ StatusOr<Generation> GenerationService::start(const Input& input) try {
                  (num_prompts > 1 ? " for " + std::to_string(num_prompts) + " prompts" : ""));
   }
 
+  if (const std::size_t answers = static_cast<std::size_t>(n) * num_prompts;
+      options.routing && answers > 1) {
+    return Status::invalid("routing", "routing is set; it is told of one answer, not of " +
+                                          std::to_string(answers));
+  }
+
   Generation generation;
   GenerationRequest request;
   if (Status status = resolve_options(options, options_.attention, engine_.model(), request);

@@ -33,6 +33,7 @@ void AnswerTotal::add(std::size_t choice, const Finish& finish) {
   timing.total = std::max(timing.total, finish.timing.total);
   prefill_reads += finish.prefill_reads;
   decode_reads += finish.decode_reads;
+  routing = finish.routing;
   --missing_;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -52,6 +53,7 @@ class AnswerTotal {
   Timing timing;
   BlockReads prefill_reads;
   BlockReads decode_reads;
+  std::shared_ptr<const Routing> routing;  ///< where asked for
 
  private:
   std::size_t n_;

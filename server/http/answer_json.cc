@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "server/http/routing_json.h"
+
 namespace mobius {
 namespace {
 
@@ -41,12 +43,14 @@ Json seed_json(const AnswerHead& head, std::size_t choice) {
 }
 
 Json answer_extension(const AnswerHead& head, const AnswerTotal& total) {
-  return {{"seed", seed_json(head, 0)},
-          {"queued_ms", milliseconds(total.timing.queued)},
-          {"ttft_ms", milliseconds(total.timing.first_token)},
-          {"total_ms", milliseconds(total.timing.total)},
-          {"prefill_blocks", block_reads(total.prefill_reads)},
-          {"decode_blocks", block_reads(total.decode_reads)}};
+  Json json = {{"seed", seed_json(head, 0)},
+               {"queued_ms", milliseconds(total.timing.queued)},
+               {"ttft_ms", milliseconds(total.timing.first_token)},
+               {"total_ms", milliseconds(total.timing.total)},
+               {"prefill_blocks", block_reads(total.prefill_reads)},
+               {"decode_blocks", block_reads(total.decode_reads)}};
+  if (total.routing != nullptr) json["routing"] = routing_json(*total.routing);
+  return json;
 }
 
 }  // namespace mobius

@@ -40,6 +40,7 @@ void read_extension(JsonFields& parent, GenerationOptions& options, Status& stat
   read_policy(fields, "decode", options.attention.decode, status);
   options.attention.full_attention_last_layers = fields.integer("full_attention_last_layers");
   options.progress = fields.boolean("progress").value_or(false);
+  options.routing = fields.boolean("routing").value_or(false);
   options.priority = fields.integer("priority");
   if (const auto timeout = fields.integer("timeout_ms")) {
     constexpr std::int64_t kMaxTimeout = std::int64_t{7} * 24 * 3600 * 1000;

@@ -27,6 +27,7 @@ std::string model_json(const GenerationService& service) {
                       {"mobius",
                        {{"max_context", info.limits.max_context},
                         {"page_tokens", info.page_tokens},
+                        {"routing", info.tells_blocks},
                         {"device", info.device}}}};
   return model.dump(-1, ' ', false, Json::error_handler_t::replace);
 }

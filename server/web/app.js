@@ -1,5 +1,6 @@
 // The chat page: one conversation, streamed answers, documents dropped onto it. No build step, no dependency.
-import { headers, key, streamChat } from '/web/stream.js';
+import { routingView } from '/web/routing.js';
+import { headers, key, post, streamChat } from '/web/stream.js';
 
 const element = (id) => document.getElementById(id);
 const conversation = element('conversation');
@@ -87,12 +88,13 @@ function policy(phase) {
 function request() {
   const system = element('system').value.trim();
   const mobius = { progress: true };
+  if (element('routing').checked) mobius.routing = true;
   for (const phase of ['prefill', 'decode']) {
     const chosen = policy(phase);
     if (chosen) mobius[phase] = chosen;
   }
   return {
-    messages: system ? [{ role: 'system', content: system }, ...messages] : messages,
+    messages: system ? [{ role: 'system', content: system }, ...messages] : [...messages],
     max_tokens: element('max_tokens').valueAsNumber,
     temperature: element('temperature').valueAsNumber,
     stream: true,
@@ -118,6 +120,22 @@ function summary(usage, numbers) {
       + `KV blocks read: ${share(numbers.prefill_blocks)} of the prompt's, ${share(numbers.decode_blocks)} of the answer's`;
 }
 
+/** Gives the text of tokens of a prompt; asks the server for its tokens when the first text is wanted. */
+function promptReader(sent) {
+  let ids = null;
+  return async (first, count) => {
+    ids ??= post('/v1/chat/completions/render', { messages: sent }).then((prompt) => prompt.token_ids);
+    const tokens = (await ids).slice(first, first + count);
+    return (await post('/detokenize', { tokens })).prompt;
+  };
+}
+
+function showRouting(box, routing, sent) {
+  if (!routing) return;
+  if (!routing.tokens) note(box, 'Full attention reads every block: there is no choice to show.');
+  else if (routing.blocks > 1) box.append(routingView(routing, promptReader(sent)));
+}
+
 function busy(on) {
   element('send').disabled = on;
   element('stop').disabled = !on;
@@ -138,15 +156,19 @@ async function ask() {
   let answer = '';
   running = new AbortController();
   busy(true);
+  const sent = request();
   try {
-    const end = await streamChat(request(), running.signal, {
+    const end = await streamChat(sent, running.signal, {
       progress: showProgress,
       text: (piece) => {
         answer += piece;
         write(piece);
       },
     });
-    if (end.usage && end.mobius) note(box, summary(end.usage, end.mobius));
+    if (end.usage && end.mobius) {
+      note(box, summary(end.usage, end.mobius));
+      showRouting(box, end.mobius.routing, sent.messages);
+    }
   } catch (error) {
     note(box, error.name === 'AbortError' ? 'Stopped.' : error.message, error.name === 'AbortError' ? 'quiet facts' : 'failure');
   }
@@ -206,6 +228,9 @@ async function showModel() {
   const model = response?.ok ? (await response.json()).data[0] : null;
   element('model').textContent = model
       ? `${model.id}, up to ${model.mobius.max_context.toLocaleString()} tokens, ${model.mobius.device}` : '';
+  const routes = model?.mobius.routing ?? false;
+  element('routing').disabled = !routes;
+  element('routing').checked = routes;
   (refused ? element('key') : prompt).focus();
 }
 

@@ -10,6 +10,26 @@ export function headers(more = {}) {
   return key.get() ? { ...more, Authorization: `Bearer ${key.get()}` } : more;
 }
 
+/** The server's answer to a JSON body. Throws an Error with its message. */
+async function send(path, body, signal) {
+  const response = await fetch(path, {
+    method: 'POST',
+    headers: headers({ 'Content-Type': 'application/json' }),
+    body: JSON.stringify(body),
+    signal,
+  });
+  if (!response.ok) {
+    const answer = await response.json().catch(() => null);
+    throw new Error(answer?.error?.message ?? `The server answered with status ${response.status}.`);
+  }
+  return response;
+}
+
+/** The same as JSON. */
+export async function post(path, body) {
+  return (await send(path, body)).json();
+}
+
 /** The data of each event, comments left out, until [DONE]. */
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
@@ -33,16 +53,7 @@ async function* events(body) {
  * Returns {usage, mobius} of the end. Throws an Error with the server's message, or an AbortError.
  */
 export async function streamChat(request, signal, on) {
-  const response = await fetch('/v1/chat/completions', {
-    method: 'POST',
-    headers: headers({ 'Content-Type': 'application/json' }),
-    body: JSON.stringify(request),
-    signal,
-  });
-  if (!response.ok) {
-    const body = await response.json().catch(() => null);
-    throw new Error(body?.error?.message ?? `The server answered with status ${response.status}.`);
-  }
+  const response = await send('/v1/chat/completions', request, signal);
   const end = {};
   for await (const event of events(response.body)) {
     if (event.error) throw new Error(event.error.message);

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 PAGES = {"/": "text/html", "/web/app.js": "text/javascript", "/web/stream.js": "text/javascript",
+         "/web/routing.js": "text/javascript",
          "/web/style.css": "text/css"}
 
 
@@ -149,6 +150,101 @@ def test_what_the_server_refuses_is_shown(page):
     wait_for(page, lambda: idle(page))
     failure = boxes(page, "assistant")[-1].find_element("class name", "failure").text
     assert "prefill.block" in failure and "7" in failure
+
+
+def ask_about_a_story(page):
+    """Asks under MoBA in small blocks; the answer's box."""
+    from selenium.webdriver.support.ui import Select
+
+    for phase in ("prefill", "decode"):
+        Select(find(page, f"{phase}_mode")).select_by_value("moba")
+        type_into(page, f"{phase}_block", "128")
+        type_into(page, f"{phase}_top_k", "3")
+    type_into(page, "max_tokens", "6")
+    find(page, "prompt").send_keys(" ".join(f"Line {i} of the story." for i in range(200)))
+    ask(page, " How does it end?")
+    wait_for(page, lambda: idle(page))
+    return boxes(page, "assistant")[-1]
+
+
+def painted(page, canvas):
+    """How many kinds of pixels a canvas shows."""
+    return page.execute_script("""
+        const {width, height} = arguments[0];
+        const pixels = new Uint32Array(arguments[0].getContext('2d').getImageData(0, 0, width, height).data.buffer);
+        return new Set(pixels).size""", canvas)
+
+
+def test_it_shows_where_the_model_looked(page):
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import Select
+
+    box = ask_about_a_story(page)
+    canvas = box.find_element("css selector", ".routing canvas")
+    wait_for(page, lambda: painted(page, canvas) > 3)
+    where = box.find_element("css selector", ".routing .where")
+    text = box.find_element("css selector", ".routing .block-text")
+
+    # By keyboard: every block has its text, listed or not, the answer's end included.
+    canvas.send_keys(Keys.HOME)
+    wait_for(page, lambda: "Layer 1, tokens 0 to 127" in where.text and "Line 0 of the story" in text.text)
+    assert "<|begin_of_text|>" in text.text
+    canvas.send_keys(Keys.ARROW_RIGHT)
+    wait_for(page, lambda: "tokens 128 to 255" in where.text and "of the story" in text.text)
+    for _ in range(5):
+        canvas.send_keys(Keys.ARROW_DOWN)
+    assert "Layer 4" in where.text
+    canvas.send_keys(Keys.END)
+    wait_for(page, lambda: "also by itself" in where.text and "How does it end?" in text.text)
+
+    # By mouse.
+    from selenium.webdriver import ActionChains
+    ActionChains(page).move_to_element_with_offset(canvas, 2 - canvas.size["width"] // 2, 0).perform()
+    wait_for(page, lambda: "tokens 0 to 127" in where.text)
+
+    # The list beside it.
+    entries = box.find_elements("css selector", ".routing .top li")
+    assert entries and "chosen in" in entries[0].text and "of the story" in entries[0].text
+    button = entries[-1].find_element("tag name", "button")
+    page.execute_script("arguments[0].focus()", button)
+    first = button.text.split()[1]
+    wait_for(page, lambda: f"tokens {first} to" in where.text)
+
+    # One head alone.
+    canvas.send_keys(Keys.END)
+    together = where.text
+    heads = Select(box.find_element("css selector", ".routing select"))
+    assert len(heads.options) > 2
+    heads.select_by_index(1)
+    assert where.text.split("read")[1].startswith(" 1.00 times"), (together, where.text)
+
+
+def test_where_the_model_looked_is_told_in_light_and_dark(page):
+    with contextlib.ExitStack() as stack:
+        stack.callback(page.execute_cdp_cmd, "Emulation.setEmulatedMedia", {"features": []})
+        box = ask_about_a_story(page)
+        canvas = box.find_element("css selector", ".routing canvas")
+        pictures = []
+        for scheme in ("light", "dark"):
+            features = [{"name": "prefers-color-scheme", "value": scheme}]
+            page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+            wait_for(page, lambda: painted(page, canvas) > 3 and canvas.screenshot_as_png not in pictures)
+            pictures.append(canvas.screenshot_as_png)
+
+
+def test_nothing_is_shown_of_it_where_nobody_asks_or_nothing_is_chosen(page):
+    from selenium.webdriver.support.ui import Select
+
+    find(page, "routing").click()
+    assert not ask_about_a_story(page).find_elements("class name", "routing")
+    find(page, "routing").click()
+    for phase in ("prefill", "decode"):
+        Select(find(page, f"{phase}_mode")).select_by_value("full")
+    ask(page, "And then?")
+    wait_for(page, lambda: idle(page))
+    box = boxes(page, "assistant")[-1]
+    assert not box.find_elements("class name", "routing")
+    assert "Full attention reads every block" in box.text
 
 
 def test_a_new_conversation_forgets_the_old_one(page):
