@@ -33,14 +33,16 @@ def training_sequence(chat, seed, step, index, length):
             chat, lambda attempt, characters: corpus.training_dialogue(
                 corpus.seeded("train", seed, step, index, attempt), characters), length + 1))
         room -= len(parts[-1][0])
-    while room > 300:
+    misses = 0
+    while room > 300 and misses < 3:
         if kind < 0.03:  # many short conversations without a document
             rendered = chat.render(corpus.small_talk(rng), room)
         else:
-            upto = min(room, rng.choice((300, 500, 1000, 2000, 4000)))
+            upto = min(room, rng.choice((300, 500, 1000, 2000, 4000))) * 0.8 ** misses
             rendered = chat.render(corpus.training_dialogue(rng, int(upto * 2.6)), room)
         if rendered is None:
-            break
+            misses += 1
+            continue
         parts.append(rendered)
         room -= len(rendered[0])
     return _padded(chat, parts, length + 1)

@@ -126,7 +126,7 @@ def _modified(rng, noun):
         return noun
     if form == 2:
         return f"{rng.choice(_EVERYDAY)} {noun}"
-    return f"{rng.choice(('secret', 'favourite', 'main', 'official', 'real', 'first', 'private', 'local', 'daily', 'total', 'previous', 'best'))} {noun}"
+    return f"{rng.choice(('hidden', 'favourite', 'main', 'official', 'real', 'first', 'private', 'local', 'daily', 'total', 'previous', 'best'))} {noun}"
 
 
 @dataclass(frozen=True)

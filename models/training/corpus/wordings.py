@@ -199,8 +199,8 @@ _QUESTIONS = {
         |share|spell out|identify
         |extract|retrieve|point out|report|repeat|recall|determine|copy out|mention|locate|tell us|tell me|give me|show me
         |note down|pick out|track down""",
-    "tail": """||||||, please| please| now| from the text| in this document| for us| if possible| again| once more| as written
-        | when you can| right away| if it is there| in a few words| exactly| in full""",
+    "tail": """||||||, please| please| now| from the text| in this document| for us| if possible| again| once more| when you can| right away
+        | if it is there| in a few words""",
     "need": """I need|I want|we need|I am looking for|I would like to have|I'd like|I forgot|I cannot find|I must have
         |I have to know|I am after|we are missing
         |I was asked for|somebody wants|my boss wants|I lost|help me find|help us with|let me have|let us have|I could use
