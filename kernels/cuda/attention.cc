@@ -209,6 +209,7 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
       .workspace = workspace,
       .heads = heads,
       .kv_heads = shape.kv_heads,
+      .gqa = heads / shape.kv_heads,
       .page_tokens = shape.page_tokens,
       .centroid_block = shape.centroid_block,
       .layer = layer,

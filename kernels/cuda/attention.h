@@ -55,6 +55,7 @@ struct AttentionCall {
   AttentionWorkspace workspace;
   std::int32_t heads = 0;
   std::int32_t kv_heads = 0;
+  std::int32_t gqa = 0;  ///< query heads of a KV head
   std::int32_t page_tokens = 0;
   std::int32_t centroid_block = 0;
   std::int32_t layer = 0;

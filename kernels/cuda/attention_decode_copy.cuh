@@ -28,9 +28,8 @@ constexpr int kGroupTokens = 8;
 constexpr int kPieceTokens = kGroups * kGroupTokens;
 static_assert(kDecodeUnit == kPieceTokens);
 static_assert(kMostDecodeParts <= kMaxSpans);
-/// Of 16 KiB each with heads of 128: enough bytes on their way for full bandwidth, and few enough
-/// that a product with a ring of 128 KiB can settle beside this.
-constexpr int kStages = 4;
+/// Of 16 KiB each with heads of 128.
+constexpr int kMostStages = 10;
 
 template <int D>
 constexpr int group_bytes() {
@@ -49,6 +48,7 @@ struct Ring {
   std::uint32_t base;  ///< in shared memory
   std::uint64_t* full;
   std::uint64_t* empty;
+  int stages;
   matvec::Slot slot;
 
   template <int D>
@@ -185,7 +185,7 @@ __device__ void copy_runs(const AttentionCall& call, Ring ring, int lane) {
           matvec::copy_bulk(to + static_cast<std::uint32_t>(group * group_pitch<D>()), from,
                             static_cast<std::uint32_t>(group_bytes<D>()), full, policy);
         }
-        ring.slot.next(kStages);
+        ring.slot.next(ring.stages);
       }
     }
   }

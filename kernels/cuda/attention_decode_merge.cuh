@@ -14,6 +14,8 @@
 namespace mobius::decode {
 
 constexpr int kComputingBarrier = 1;
+/// Parts that are on their way from the workspace at once. With 8 KV heads a row has no more.
+constexpr int kPickedUp = 16;
 
 /// Floats from one head's sums to the next one's, of one warp: no bank conflicts.
 template <int D>
@@ -77,8 +79,7 @@ __device__ __forceinline__ void fold_in(Quarter& to, const Quarter& part) {
 /// Where a part's sums of a head lie in the workspace.
 __device__ __forceinline__ std::int64_t slot_of(const AttentionCall& call, const DecodeRun& run,
                                                 int head, int part) {
-  const int gqa = call.heads / call.kv_heads;
-  return (std::int64_t{run.slice} * call.heads + run.kv_head * gqa + head) * kMaxSpans + part;
+  return (std::int64_t{run.slice} * call.heads + run.kv_head * call.gqa + head) * kMaxSpans + part;
 }
 
 template <int D>
@@ -103,11 +104,10 @@ __device__ __forceinline__ Quarter pick_up(const AttentionCall& call, std::int64
 template <int D>
 __device__ __forceinline__ void store_out(const AttentionCall& call, const DecodeRun& run, int head,
                                           int d, const Quarter& quarter) {
-  const int gqa = call.heads / call.kv_heads;
   uint2 packed;
   packed.x = pack_bf16(quarter.out.x / quarter.sum, quarter.out.y / quarter.sum);
   packed.y = pack_bf16(quarter.out.z / quarter.sum, quarter.out.w / quarter.sum);
-  const std::int64_t row_head = std::int64_t{run.row} * call.heads + run.kv_head * gqa + head;
+  const std::int64_t row_head = std::int64_t{run.row} * call.heads + run.kv_head * call.gqa + head;
   *reinterpret_cast<uint2*>(call.out + row_head * D + d) = packed;
 }
 
@@ -142,7 +142,6 @@ template <int D>
 __device__ __forceinline__ void end_part(const AttentionCall& call, const DecodeRun& run, int part,
                                          Sums<D>& sums, Fold<D>& fold, Meeting& meeting,
                                          float* shared, std::uint32_t turn, int warp, int lane) {
-  const int gqa = call.heads / call.kv_heads;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
 #pragma unroll
@@ -153,8 +152,8 @@ __device__ __forceinline__ void end_part(const AttentionCall& call, const Decode
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const int head = lane % 4 * 2 + h;
-    if (head >= gqa) continue;
-    float* own = shared + (warp * gqa + head) * head_pitch<D>() + lane / 4;
+    if (head >= call.gqa) continue;
+    float* own = shared + (warp * call.gqa + head) * head_pitch<D>() + lane / 4;
 #pragma unroll
     for (int j = 0; j < D / 16; ++j) {
       own[16 * j] = sums.out[j][h];
@@ -163,8 +162,8 @@ __device__ __forceinline__ void end_part(const AttentionCall& call, const Decode
     if (lane / 4 == 0) meeting.states[warp][head] = make_float2(sums.maximum[h], sums.sum[h]);
   }
   sync_computing();
-  for_quarters<D>(gqa, [&](int i, int head, int d) {
-    const Quarter merged = merge_warps<D>(meeting, shared, gqa, head, d);
+  for_quarters<D>(call.gqa, [&](int i, int head, int d) {
+    const Quarter merged = merge_warps<D>(meeting, shared, call.gqa, head, d);
     if (part == 0) {
       fold.quarters[i] = merged;
     } else if (run.first == 0) {
@@ -177,38 +176,57 @@ __device__ __forceinline__ void end_part(const AttentionCall& call, const Decode
   if (lane == 0) hopper::barrier_arrive(&meeting.taken);
 }
 
+/// Counts up to `last`, which leaves 0 for the next kernel, and returns whether this one was. What
+/// the block wrote before is there for those who arrive later, and what those wrote who arrived
+/// before is there for this one; both for the whole block, if it meets before and after.
+__device__ __forceinline__ bool arrive(unsigned* count, unsigned last) {
+  unsigned before;
+  asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(count), "r"(last)
+               : "memory");
+  return before == last;
+}
+
 /// Ends a run, after its last part, and the row where it is the last to arrive.
 template <int D>
 __device__ __forceinline__ void end_run(const AttentionCall& call, const DecodeRun& run,
                                         const Fold<D>& fold, Meeting& meeting) {
-  const int gqa = call.heads / call.kv_heads;
   if (run.runs == 1) {
-    for_quarters<D>(
-        gqa, [&](int i, int head, int d) { store_out<D>(call, run, head, d, fold.quarters[i]); });
+    for_quarters<D>(call.gqa, [&](int i, int head, int d) {
+      store_out<D>(call, run, head, d, fold.quarters[i]);
+    });
     return;
   }
   if (run.first == 0) {
-    for_quarters<D>(
-        gqa, [&](int i, int head, int d) { leave<D>(call, run, head, d, 0, fold.quarters[i]); });
+    for_quarters<D>(call.gqa, [&](int i, int head, int d) {
+      leave<D>(call, run, head, d, 0, fold.quarters[i]);
+    });
   }
-  __threadfence();
   sync_computing();
   if (threadIdx.x == 0) {
-    // Counts up to the last, which leaves 0 for the next kernel.
-    const unsigned last = run.runs - 1U;
     meeting.last =
-        atomicInc(call.workspace.arrived + run.slice * call.kv_heads + run.kv_head, last) == last;
-    __threadfence();
+        arrive(call.workspace.arrived + run.slice * call.kv_heads + run.kv_head, run.runs - 1U);
   }
   sync_computing();
   if (!meeting.last) return;
   const int count = (run.position + run.part_keys) / run.part_keys;
-  for_quarters<D>(gqa, [&](int, int head, int d) {
+  for_quarters<D>(call.gqa, [&](int, int head, int d) {
     const std::int64_t slot = slot_of(call, run, head, 0);
     Quarter whole = pick_up<D>(call, slot, d);
-#pragma unroll 8
-    for (int part = run.prefix; part < count; ++part) {
-      fold_in(whole, pick_up<D>(call, slot + part, d));
+    for (int part = run.prefix; part < count; part += kPickedUp) {
+      Quarter next[kPickedUp];
+#pragma unroll
+      for (int i = 0; i < kPickedUp; ++i) {
+        next[i] = pick_up<D>(call, slot + min(part + i, count - 1), d);
+      }
+#pragma unroll
+      for (int i = 0; i < kPickedUp; ++i) {
+        // Chosen afterwards: branches would make each fold wait for the one before.
+        Quarter folded = whole;
+        fold_in(folded, next[i]);
+        whole = part + i < count ? folded : whole;
+      }
     }
     store_out<D>(call, run, head, d, whole);
   });

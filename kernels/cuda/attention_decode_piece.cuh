@@ -31,16 +31,16 @@ struct Queries {
   std::uint32_t b[D / 16][2];
 
   __device__ void load(const AttentionCall& call, const DecodeRun& run, int lane) {
-    const int gqa = call.heads / call.kv_heads;
     const int head = lane / 4;
     const std::uint16_t* from =
-        call.q + (std::int64_t{run.row} * call.heads + run.kv_head * gqa + head) * D + lane % 4 * 2;
+        call.q + (std::int64_t{run.row} * call.heads + run.kv_head * call.gqa + head) * D +
+        lane % 4 * 2;
 #pragma unroll
     for (int j = 0; j < D / 16; ++j) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         b[j][half] =
-            head < gqa ? *reinterpret_cast<const std::uint32_t*>(from + 16 * j + 8 * half) : 0;
+            head < call.gqa ? *reinterpret_cast<const std::uint32_t*>(from + 16 * j + 8 * half) : 0;
       }
     }
   }
@@ -102,7 +102,7 @@ __device__ __forceinline__ void attend(Sums<D>& sums, const Queries<D>& queries,
   const auto release = [&] {
     __syncwarp();
     if (lane == 0) hopper::barrier_arrive(ring.empty + ring.slot.index);
-    ring.slot.next(kStages);
+    ring.slot.next(ring.stages);
   };
   // Lanes' rows for ldmatrix: the group, which of the two tokens, which 8 of 16 dimensions.
   const auto lane_row = [&](int second, int half) {
