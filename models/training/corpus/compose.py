@@ -75,7 +75,7 @@ def make_dialogue(task, rng, split, characters, depth=None, turns=1):
 
 #: How often each task is asked about a training document.
 _WEIGHTS = {"single": 8, "multi_key": 5, "relation": 7, "multi_value": 2, "multi_query": 4, "variable_tracking": 7,
-            "frequent_word": 1, "copy": 2, "absent": 2}
+            "frequent_word": 1, "copy": 3, "absent": 2}
 
 
 def _length(turns):

@@ -200,17 +200,21 @@ def copy(rng, split, world, depth):
 def _odd_sentence(rng, split):
     """A sentence that cannot be guessed: what is to be repeated must be read, and not what usually comes next.
 
-    Training has halves of the book's sentences put together and words in any order, evaluation nouns alone."""
+    Training has sentences of the book, halves of them put together, and words in any order, evaluation nouns alone."""
     form = rng.random()
     book = prose.book_sentences("train")
-    if split == "train" and book and form < 0.4:
+    if split == "train" and book and form < 0.3:
+        whole = rng.choice(book)
+        if whole.count(" ") > 6:
+            return whole
+    elif split == "train" and book and form < 0.5:
         halves = [rng.choice(book).split() for _ in range(2)]
         # Not from the first word on: the sentence itself may be in the document, and begin alike.
         at = rng.randrange(1, 6)
         body = halves[0][at:at + rng.randrange(3, 12)] + halves[1][-rng.randrange(3, 12):]
         if len(body) > 6:
             return facts.capitalize(" ".join(body))
-    if split == "train" and form < 0.7:
+    if split == "train" and form < 0.75:
         body = [rng.choice(facts.FREE_WORDS) if rng.random() < 0.5 else words.made_up(rng) if rng.random() < 0.2 else rng.choice(words.NOUNS)
                 for _ in range(rng.randrange(6, 25))]
         body = [word + "," if rng.random() < 0.1 and at > 2 else word for at, word in enumerate(body[:-1])] + body[-1:]
@@ -250,8 +254,8 @@ def beginnings(sentences):
 def quote(rng, sentences, begun, depth=None):
     """A sentence that happens to be in the document, given its beginning; None where no beginning is unmistakable.
     begun: the sentences' `beginnings`."""
-    if depth is None:  # of two, the longer: those of a book are, and the hardest to repeat
-        at = max(rng.randrange(len(sentences)), rng.randrange(len(sentences)), key=lambda i: len(sentences[i]))
+    if depth is None:  # of three, the longest: those of a book are, and the hardest to repeat
+        at = max((rng.randrange(len(sentences)) for _ in range(3)), key=lambda i: len(sentences[i]))
     else:
         at = round(depth * (len(sentences) - 1))
     # The next sentence will do where this one is said twice, or too short to be found by its beginning.

@@ -201,6 +201,7 @@ _QUESTIONS = {
         |note down|pick out|track down""",
     "tail": """||||||, please| please| now| from the text| in this document| for us| if possible| again| once more| when you can| right away
         | if it is there| in a few words""",
+    "tail2": "7*|, please| now",
     "need": """I need|I want|we need|I am looking for|I would like to have|I'd like|I forgot|I cannot find|I must have
         |I have to know|I am after|we are missing
         |I was asked for|somebody wants|my boss wants|I lost|help me find|help us with|let me have|let us have|I could use
@@ -215,7 +216,7 @@ _QUESTIONS = {
     "about": "about|on|as to|of|concerning|for",
     "common": """8*what <be> {ae}?|2*what's {ae}?|3*{ae}?|{ae}, please.|{ae}, please?|and {ae}?|{ae} is what?
         |5*<modal> you <pol><find> {ae}<tail>?|5*<pol><find> {ae}<tail>.
-        |3*<need> {ae}<tail>.|2*<whether> what {ae} <be2><tail>?|2*<whether0> what {ae} <be2><tail>.
+        |3*<need> {ae}<tail>.|2*<whether> what {ae} <be2><tail2>?|2*<whether0> what {ae} <be2><tail2>.
         |3*what does <text> <says> <about> {ae}?
         |what do <they> <calls> {ae}?|what should I <enter> {ae}?|what goes under {ae}?|what <aux> <part> as {ae}?
         |what did they <choose> as {ae}?
@@ -241,7 +242,7 @@ _QUESTIONS = {
         |was picked for|is meant for|fits""",
     "belongs2": "belonging to|for|that goes with|noted for|of|chosen for",
     "whois": """4*who <be> {ae}?|who <aux> <part> as {ae}?|who <serves> as {ae}?|whom did they <choose> as {ae}?
-        |<whether> who {ae} <be2><tail>?|<whether0> who {ae} <be2><tail>.
+        |<whether> who {ae} <be2><tail2>?|<whether0> who {ae} <be2><tail2>.
         |what is the name of {ae}?|what is {ae} called?|<pol><find> the name of {ae}<tail>.|which person is {ae}?
         |who would be {ae}?""",
     "question": "3*<common>|2*<owned>",
