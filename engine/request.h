@@ -35,6 +35,9 @@ struct GenerationRequest {
   std::vector<std::string> stop;          ///< generation ends before the first of these in the text
   std::vector<std::int32_t> stop_tokens;  ///< beside the model's own end tokens
   bool ignore_eos = false;
+  /// As SamplingParams::top_logprobs, for the tokens of the prompt: PromptTokens events. The whole
+  /// prompt is computed then, and in smaller steps: nothing of it comes from the prefix cache.
+  std::int32_t prompt_logprobs = -1;
   AttentionSettings attention;
   std::optional<std::chrono::steady_clock::time_point> deadline;
   /// Only texts of this language are generated; the end of one that cannot go on ends the
@@ -70,13 +73,22 @@ struct Timing {
   std::chrono::nanoseconds total{};
 };
 
-// ---- what a request's stream carries, in order: PrefillProgress*, TokenDelta*, Finish ----------
+// ---- what a request's stream carries, in order: PrefillProgress* and PromptTokens* as the prompt
+// is computed, TokenDelta*, Finish ---------------------------------------------------------------
 
 struct PrefillProgress {
   std::int32_t total = 0;   ///< prompt tokens
   std::int32_t cached = 0;  ///< of them from the prefix cache
   std::int32_t done = 0;    ///< of them in the KV cache by now, cached ones included
   double seconds_left = 0;  ///< for the others, at the pace of late
+};
+
+/// Consecutive tokens of the prompt with their log-probabilities, where those were asked for. All
+/// of them come, in order. The prompt's first token has none.
+struct PromptTokens {
+  std::int32_t first = 0;  ///< position of the first one
+  std::int32_t total = 0;  ///< prompt tokens
+  std::vector<SampledToken> tokens;
 };
 
 /// One generated token. `text` is what became printable with it: valid UTF-8, empty while a

@@ -27,8 +27,9 @@ void insert_sorted(Entries& entries, typename Entries::value_type entry, Before 
 Scheduler::Scheduler(const SchedulerLimits& limits, TokensOf tokens_of, std::uint64_t hash_key)
     : limits_(limits), tokens_of_(std::move(tokens_of)), pages_(limits.num_pages) {
   if (limits.max_running < 1 || limits.step_rows < limits.max_running || limits.page_tokens < 1 ||
-      limits.num_pages < 1) {
-    throw std::invalid_argument("scheduler: limits must be positive and max_running <= step_rows");
+      limits.num_pages < 1 || limits.logit_rows < limits.max_running) {
+    throw std::invalid_argument(
+        "scheduler: limits must be positive and max_running <= step_rows, logit_rows");
   }
   if (tokens_of_) cache_.emplace(pages_, hash_key);
   const auto most = static_cast<std::size_t>(limits.max_running);
@@ -261,12 +262,25 @@ std::int32_t Scheduler::plan_decodes() {
   return static_cast<std::int32_t>(plan_.size());
 }
 
-void Scheduler::plan_prefills(std::int32_t rows) {
+/// Who has more than its newest token to compute, and how many rows it can take.
+void Scheduler::find_prefills() {
   prefilling_.clear();
+  // Everybody may have a row with logits; the others go to prompts that want those of every row.
+  std::int32_t spare_logits = limits_.logit_rows - running();
   for (Entry* entry : running_) {
     entry->granted = 0;
-    if (!entry->decoding()) prefilling_.push_back(entry);
+    if (entry->decoding()) continue;
+    entry->wanted = entry->sliceable();
+    if (entry->scores_prompt && entry->computed < entry->prompt) {
+      entry->wanted = std::min(entry->wanted - 1, spare_logits) + 1;
+      spare_logits -= entry->wanted - 1;
+    }
+    prefilling_.push_back(entry);
   }
+}
+
+void Scheduler::plan_prefills(std::int32_t rows) {
+  find_prefills();
   if (prefilling_.empty() || rows == 0) return;
 
   // Half of the rows go to the sequences with the least left to do, the rest by rank.
@@ -284,7 +298,7 @@ void Scheduler::plan_prefills(std::int32_t rows) {
 
 std::int32_t Scheduler::grant(std::span<Entry* const> entries, std::int32_t rows) {
   for (Entry* entry : entries) {
-    const std::int32_t more = std::min(rows, entry->sliceable() - entry->granted);
+    const std::int32_t more = std::min(rows, entry->wanted - entry->granted);
     entry->granted += more;
     rows -= more;
   }
@@ -307,7 +321,7 @@ void Scheduler::join_equal_work() {
         pages_in_work_.emplace_back(*name, entry);
       } else if (!inside) {
         Entry& other = *same->second;
-        other.granted += std::min(entry->granted, other.sliceable() - other.granted);
+        other.granted += std::min(entry->granted, other.wanted - other.granted);
         entry->granted = 0;
       }
     }

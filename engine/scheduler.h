@@ -24,6 +24,8 @@ struct SchedulerLimits {
   std::int32_t step_rows = 0;    ///< rows of one step
   std::int32_t page_tokens = 0;
   std::int32_t num_pages = 0;
+  /// Rows of one step whose logits can be computed, at least max_running.
+  std::int32_t logit_rows = std::numeric_limits<std::int32_t>::max();
 };
 
 /// What the scheduler has to know of a request.
@@ -34,6 +36,8 @@ struct SequenceSpec {
   std::string client = {};    ///< who shares fairly with others; empty is a client too
   RowAttention prompt_rows = {};
   RowAttention generated_rows = {};
+  /// Logits of every prompt row are wanted: all are computed, none come from the prefix cache.
+  bool scores_prompt = false;
 };
 
 /// Consecutive tokens of one sequence that a step computes: all prompt or all generated, because
@@ -113,8 +117,9 @@ class Scheduler {
           prompt(spec.prompt_tokens),
           priority(spec.priority),
           client(of),
-          pages(kv, cache, page_tokens, spec.prompt_tokens, spec.prompt_rows, spec.generated_rows) {
-    }
+          scores_prompt(spec.scores_prompt),
+          pages(kv, cache, page_tokens, spec.prompt_tokens, spec.prompt_rows, spec.generated_rows,
+                !spec.scores_prompt) {}
 
     SequenceId id;
     std::int32_t prompt;         // tokens
@@ -127,7 +132,9 @@ class Scheduler {
     bool charged = false;      // its prompt counts among what its client has had
     bool resumes = false;      // was preempted: before others of its kind that have not begun
     bool overtook = false;     // was admitted before somebody for whom there was no room
-    std::int32_t granted = 0;  // scratch of plan_prefills
+    bool scores_prompt;        // needs the logits of every prompt row
+    std::int32_t wanted = 0;   // scratch of plan_prefills: rows that it can take
+    std::int32_t granted = 0;  // ... and gets
     SequencePages pages;
 
     std::int32_t known() const { return prompt + generated; }
@@ -153,6 +160,7 @@ class Scheduler {
   void reuse_pages();
   std::int32_t plan_decodes();
   void plan_prefills(std::int32_t rows);
+  void find_prefills();
   static std::int32_t grant(std::span<Entry* const> entries, std::int32_t rows);
   void join_equal_work();
   void take_rows(Entry& entry);

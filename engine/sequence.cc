@@ -29,6 +29,8 @@ Sequence::Sequence(Submission submission, const Tokenizer& tokenizer, const Runn
       detokenizer_(tokenizer),
       stops_(request_.stop),
       arrival_(submission.arrival) {
+  scoring_.temperature = 0;
+  scoring_.top_logprobs = request_.prompt_logprobs;
   if (request_.report_routing) routing_.emplace(request_.attention, model);
   if (request_.grammar == nullptr) return;
   matcher_.emplace(request_.grammar);
@@ -75,6 +77,30 @@ std::int32_t Sequence::on_computed(std::int32_t first, std::int32_t count, TimeP
         PrefillProgress{prompt, cached_, computed_, (prompt - computed_) * pace_.count()});
   }
   return found;
+}
+
+Sequence::Rows Sequence::scoring_rows(std::int32_t first, std::int32_t count) const {
+  if (request_.prompt_logprobs < 0) return {};
+  const auto prompt = static_cast<std::int32_t>(prompt_tokens_);
+  // Rows that are computed again, after a preemption, have been scored.
+  const std::int32_t begin = std::max(first, static_cast<std::int32_t>(scored_) - 1);
+  const std::int32_t end = std::min(first + count, prompt - 1);
+  return {begin, std::max(end - begin, 0)};
+}
+
+void Sequence::on_scored(std::span<const SampledToken> tokens) {
+  if (request_.prompt_logprobs < 0 || scored_ == prompt_tokens_) return;
+  PromptTokens scored;
+  scored.first = static_cast<std::int32_t>(scored_);
+  scored.total = static_cast<std::int32_t>(prompt_tokens_);
+  if (scored_ == 0) scored.tokens.push_back({.token = tokens_[0], .logprob = 0, .top = {}});
+  scored.tokens.insert(scored.tokens.end(), tokens.begin(), tokens.end());
+  for (const SampledToken& token : scored.tokens) {
+    if (token.token == tokens_[scored_++]) continue;
+    throw std::runtime_error("the model returned token " + std::to_string(token.token) +
+                             ", which the mask of its row excludes");
+  }
+  if (!scored.tokens.empty()) stream_->push(std::move(scored));
 }
 
 void Sequence::update_mask(std::span<const std::int32_t> end_tokens) {

@@ -55,6 +55,20 @@ class Sequence {
   /// come from the prefix cache: they are in the cache and were never computed here.
   std::int32_t on_computed(std::int32_t first, std::int32_t count, TimePoint now);
 
+  /// Consecutive rows, by position.
+  struct Rows {
+    std::int32_t first = 0;
+    std::int32_t count = 0;
+  };
+  /// Of `count` rows from `first` on, those whose logits the request wants for its prompt: each
+  /// gives the log-probability of the token behind it.
+  Rows scoring_rows(std::int32_t first, std::int32_t count) const;
+  /// How the token behind such a row is drawn: it is the only one that may be.
+  const SamplingParams& scoring() const { return scoring_; }
+  /// Sends what scoring_rows gave for a slice of the prompt, before its on_computed. Throws
+  /// std::runtime_error for tokens that are not the prompt's.
+  void on_scored(std::span<const SampledToken> tokens);
+
   /// Finds the tokens that may come next. To be called before a step that samples this sequence.
   void update_mask(std::span<const std::int32_t> end_tokens);
   /// What update_mask found, as SampleRow::allowed has it; empty where all may come.
@@ -83,7 +97,9 @@ class Sequence {
   const Tokenizer* tokenizer_;
   std::vector<std::int32_t> tokens_;
   std::size_t prompt_tokens_;
-  std::size_t max_tokens_;                // that may be generated; the end of the context included
+  std::size_t max_tokens_;  // that may be generated; the end of the context included
+  SamplingParams scoring_;
+  std::size_t scored_ = 0;                // prompt tokens that were sent; the first has no score
   std::int32_t computed_ = 0;             // most tokens that were ever in the cache
   std::int32_t cached_ = 0;               // of the prompt
   BlockReads cached_reads_;               // what computing them would have read

@@ -4,9 +4,10 @@ namespace mobius {
 
 SequencePages::SequencePages(KvPages& pages, PrefixCache* cache, std::int32_t page_tokens,
                              std::int32_t prompt_tokens, const RowAttention& prompt,
-                             const RowAttention& generated)
+                             const RowAttention& generated, bool shares)
     : pages_(&pages),
       cache_(cache),
+      shares_(shares && cache != nullptr),
       page_tokens_(page_tokens),
       prompt_tokens_(prompt_tokens),
       prompt_(prompt),
@@ -40,7 +41,7 @@ std::int32_t SequencePages::reuse(std::span<const std::int32_t> tokens) {
 }
 
 void SequencePages::index(std::span<const std::int32_t> tokens, std::int32_t computed) {
-  if (cache_ == nullptr) return;
+  if (!shares_) return;
   while (!collided_ && (std::int64_t{indexed_} + 1) * page_tokens_ <= computed) {
     const PageId own = ids()[static_cast<std::size_t>(indexed_)];
     const PrefixCache::Node node =
@@ -60,7 +61,7 @@ void SequencePages::index(std::span<const std::int32_t> tokens, std::int32_t com
 std::optional<std::uint64_t> SequencePages::next_page(std::span<const std::int32_t> tokens,
                                                       std::int32_t computed) {
   const std::int32_t index = computed / page_tokens_;
-  if (cache_ == nullptr || collided_ || index != indexed_) return {};
+  if (!shares_ || collided_ || index != indexed_) return {};
   if ((std::size_t(index) + 1) * static_cast<std::size_t>(page_tokens_) > tokens.size()) return {};
   return hash(tokens, index);
 }

@@ -16,9 +16,10 @@ namespace mobius {
 class SequencePages {
  public:
   /// Without a cache nothing is ever found. Both must outlive this. `page_tokens` as in the pool.
+  /// `shares` false: the cache only makes room, nothing is found in it or put there.
   SequencePages(KvPages& pages, PrefixCache* cache, std::int32_t page_tokens,
                 std::int32_t prompt_tokens, const RowAttention& prompt,
-                const RowAttention& generated);
+                const RowAttention& generated, bool shares);
   ~SequencePages() { clear(); }
   SequencePages(const SequencePages&) = delete;
   SequencePages& operator=(const SequencePages&) = delete;
@@ -60,7 +61,7 @@ class SequencePages {
   /// Visits the nodes behind the indexed pages that `tokens` find, one token short of all.
   template <class Visit>
   void follow(std::span<const std::int32_t> tokens, Visit&& visit) {
-    if (cache_ == nullptr || collided_ || indexed_ != list_.size() || tokens.empty()) return;
+    if (!shares_ || collided_ || indexed_ != list_.size() || tokens.empty()) return;
     const auto most =
         static_cast<std::int32_t>((tokens.size() - 1) / static_cast<std::size_t>(page_tokens_));
     PrefixCache::Node node = node_;
@@ -73,6 +74,7 @@ class SequencePages {
 
   KvPages* pages_;
   PrefixCache* cache_;
+  bool shares_;
   std::int32_t page_tokens_;
   std::int32_t prompt_tokens_;
   RowAttention prompt_, generated_;

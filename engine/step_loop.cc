@@ -44,6 +44,7 @@ SchedulerLimits scheduler_limits(const EngineOptions& options, const RunnerInfo&
       std::min({options.max_running, model.limits.max_sequences, limits.step_rows});
   limits.page_tokens = model.page_tokens;
   limits.num_pages = model.num_pages;
+  limits.logit_rows = std::min(model.limits.max_sequences, model.limits.max_rows);
   return limits;
 }
 
@@ -62,6 +63,7 @@ SequenceSpec spec_of(SequenceId id, const Sequence& sequence) {
   spec.priority = request.priority;
   spec.client = request.client;
   spec.prompt_rows = RowAttention::of(attention.prefill, attention.full_attention_last_layers);
+  spec.scores_prompt = request.prompt_logprobs >= 0;
   spec.generated_rows = RowAttention::of(attention.decode, attention.full_attention_last_layers);
   return spec;
 }
@@ -79,7 +81,8 @@ StepLoop::StepLoop(const EngineOptions& options, Runner& runner, const Tokenizer
       limits_(scheduler_limits(options, runner.info())),
       scheduler_(limits_, tokens_of(options.prefix_cache), random_key()),
       chunk_sizer_(options.itl_target, limits_.step_rows),
-      builder_(limits_.step_rows, limits_.max_running) {
+      builder_(limits_.step_rows, limits_.max_running, limits_.logit_rows,
+               runner.info().vocab_size) {
   if (on_cache_events_) scheduler_.record_cache_events();
   max_context_ = static_cast<std::int32_t>(
       std::min<std::int64_t>(runner.info().limits.max_context, scheduler_.capacity()));
@@ -128,6 +131,11 @@ void StepLoop::step() {
   auto token = sampled.begin();
   for (const PlannedSlice& slice : computed_) {
     Sequence& sequence = sequences_.at(slice.sequence);
+    if (slice.prompt) {
+      const std::int32_t scored = sequence.scoring_rows(slice.first, slice.count).count;
+      sequence.on_scored({token, token + scored});
+      token += scored;
+    }
     counters_.cached_tokens += sequence.on_computed(slice.first, slice.count, now);
     if (slice.prompt) counters_.prompt_tokens += slice.count;
     if (!slice.samples) continue;
@@ -161,20 +169,18 @@ void StepLoop::measure(std::span<const PlannedSlice> plan, std::chrono::nanoseco
 std::span<const SampledToken> StepLoop::run(std::span<const PlannedSlice> plan) {
   builder_.clear();
   const TimePoint now = clock_();
-  std::size_t samples = 0;
   for (const PlannedSlice& slice : plan) {
     Sequence& sequence = sequences_.at(slice.sequence);
     sequence.on_step(now);
     if (slice.samples) sequence.update_mask(end_tokens_);
     builder_.add(slice, sequence);
-    if (slice.samples) ++samples;
   }
   const StepBatch batch = builder_.batch();
   runner_->submit(batch);
   const auto sampled = runner_->wait();
-  if (sampled.size() != samples) {
+  if (sampled.size() != batch.samples.size()) {
     throw std::runtime_error("the model returned " + std::to_string(sampled.size()) +
-                             " tokens for " + std::to_string(samples) + " rows");
+                             " tokens for " + std::to_string(batch.samples.size()) + " rows");
   }
   for (const SampledToken& token : sampled) {
     if (token.token < 0 || token.token >= runner_->info().vocab_size) {

@@ -10,7 +10,7 @@
 
 namespace mobius {
 
-using Event = std::variant<PrefillProgress, TokenDelta, Finish>;
+using Event = std::variant<PrefillProgress, PromptTokens, TokenDelta, Finish>;
 
 /// The way of a request's events from the engine thread to one consumer. Thread-safe. Both sides
 /// hold it by shared_ptr; dropping the consumer's does not cancel the request, `cancel` does.

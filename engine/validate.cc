@@ -171,6 +171,9 @@ Status validate(const GenerationRequest& request, const RunnerInfo& model,
   }
   // Cheap ones first; the prompt can have a million tokens.
   Status status = check_sampling(request.sampling, model);
+  if (status.ok() && request.prompt_logprobs != -1) {
+    status = check_integer("prompt_logprobs", request.prompt_logprobs, kTopLogprobsRange);
+  }
   if (status.ok()) status = check_ends(request, model);
   if (status.ok()) {
     status = check_integer("priority", request.priority, kPriorityRange);

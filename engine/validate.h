@@ -22,6 +22,8 @@ inline constexpr std::int32_t kMaxTopLogprobs = 20;
 inline constexpr std::size_t kMaxStopStrings = 16;
 inline constexpr std::size_t kMaxStopBytes = 1024;
 inline constexpr std::size_t kMaxStopTokens = 256;
+/// Prompt tokens whose log-probabilities one answer may have, all its choices together.
+inline constexpr std::int64_t kMaxScoredTokens = 32768;
 inline constexpr std::int32_t kMaxPriority = 100;  // -100 to 100
 
 /// What an integer of a request may be. `high` is the type's where nothing else limits it.

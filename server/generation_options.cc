@@ -95,6 +95,11 @@ Status resolve_options(const GenerationOptions& options, const AttentionSettings
     if (!status.ok()) return status;
     sampling.top_logprobs = static_cast<std::int32_t>(*options.top_logprobs);
   }
+  if (options.prompt_logprobs.has_value()) {
+    Status status = check_integer("prompt_logprobs", *options.prompt_logprobs, kTopLogprobsRange);
+    if (!status.ok()) return status;
+    request.prompt_logprobs = static_cast<std::int32_t>(*options.prompt_logprobs);
+  }
   for (const auto& [id, bias] : options.logit_bias) {
     sampling.logit_bias.emplace_back(
         narrow.token("logit_bias", id, model),

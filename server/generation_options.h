@@ -60,7 +60,8 @@ struct GenerationOptions {
   std::vector<std::string> stop;
   std::vector<std::int64_t> stop_token_ids;
   bool ignore_eos = false;
-  std::optional<std::int64_t> top_logprobs;  ///< none: no logprobs
+  std::optional<std::int64_t> top_logprobs;     ///< none: no logprobs
+  std::optional<std::int64_t> prompt_logprobs;  ///< of the prompt's tokens, likewise
   ResponseFormat response_format;
   AttentionOverride attention;
   bool progress = false;

@@ -228,7 +228,17 @@ StatusOr<Generation> GenerationService::start(const Input& input) try {
     prompts.push_back(std::move(prompt).value());
   }
 
+  for (const auto& prompt : prompts) generation.prompt_tokens += std::ssize(prompt);
+  if (const std::int64_t scored = generation.prompt_tokens * n;
+      options.prompt_logprobs.has_value() && scored > kMaxScoredTokens) {
+    return Status::invalid("prompt", "prompt has " + std::to_string(scored) + " tokens" +
+                                         (n > 1 || num_prompts > 1 ? " in all choices" : "") +
+                                         ", must have at most " + std::to_string(kMaxScoredTokens) +
+                                         " where its log-probabilities are asked for");
+  }
+
   generation.id = (chat != nullptr ? chat->id_prefix : "cmpl-") + hex(next_random());
+  if (completion != nullptr && !completion->id.empty()) generation.id = completion->id;
   // 53 bits: a client can send the seed back through any JSON library.
   generation.seed = options.seed.has_value() ? *options.seed : next_random() >> 11U;
   generation.created = std::chrono::duration_cast<std::chrono::seconds>(
@@ -237,7 +247,6 @@ StatusOr<Generation> GenerationService::start(const Input& input) try {
   generation.caller = options.caller;
   KeyAccount* const account = options.caller.account.get();
   if (account != nullptr && !account->name().empty()) request.client = account->name();
-  for (const auto& prompt : prompts) generation.prompt_tokens += std::ssize(prompt);
   if (Status status = submit(prompts, n, std::move(request), generation); !status.ok()) {
     return status;
   }

@@ -35,6 +35,7 @@ using Prompt = std::variant<std::string, std::vector<std::int32_t>>;
 
 struct CompletionInput {
   std::string model;
+  std::string id = {};  ///< the client's, of the answer and its first choice; empty: one is made
   std::vector<Prompt> prompts;
   GenerationOptions options;
 };
@@ -75,8 +76,10 @@ struct Generation {
 
 struct GenerationServiceOptions {
   std::string model_name;
+  std::string model_path;       ///< for routers that read the tokenizer where the server does
   std::int32_t bos_token = -1;  ///< put before text prompts; -1: none
-  AttentionSettings attention;  ///< defaults
+  std::vector<std::int32_t> end_tokens = {};  ///< the model's own, to be told
+  AttentionSettings attention;                ///< defaults
   std::size_t tokenizer_threads = 1;
   std::size_t max_queued = 1024;  ///< requests that wait for a tokenizer thread
   std::size_t max_queued_bytes = std::size_t{256} << 20U;  ///< limit of `budget()`
@@ -137,6 +140,8 @@ class GenerationService {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   /// Put before text prompts; -1: none.
   std::int32_t bos_token() const { return options_.bos_token; }
+  const std::string& model_path() const { return options_.model_path; }
+  const std::vector<std::int32_t>& end_tokens() const { return options_.end_tokens; }
   const Engine& engine() const { return engine_; }
 
  private:

@@ -28,6 +28,10 @@ struct AnswerHead {
   bool include_usage = false;
   bool logprobs = false;
   std::vector<std::string> echo;  ///< texts of the prompts, which begin their choices; or none
+  /// Completions: what is echoed has log-probabilities with so many alternatives.
+  std::optional<std::size_t> echo_logprobs = {};
+  /// The answer lists its prompts' tokens, with so many.
+  std::optional<std::size_t> prompt_logprobs = {};
   std::vector<std::string> tool_names;  ///< what choices may call; none: they are text
   bool parallel_tool_calls = true;
   std::string response_members = {};     ///< OpenAiRequest's

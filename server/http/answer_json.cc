@@ -1,5 +1,7 @@
 #include "server/http/answer_json.h"
 
+#include <algorithm>
+#include <span>
 #include <utility>
 
 #include "server/http/routing_json.h"
@@ -24,6 +26,22 @@ Json block_reads(const BlockReads& reads) {
 
 std::string dump_answer(const Json& value) {
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+Json prompt_logprob(const Tokenizer& tokenizer, const SampledToken& scored, std::size_t most) {
+  Json entry = Json::object();
+  const auto add = [&](std::int32_t token, float logprob, Json rank) {
+    Json& shown = entry[std::to_string(token)];
+    if (!shown.is_null()) return;
+    shown = {
+        {"logprob", logprob}, {"rank", std::move(rank)}, {"decoded_token", tokenizer.bytes(token)}};
+  };
+  const auto top = std::span(scored.top).first(std::min(most, scored.top.size()));
+  const auto own = std::ranges::find(top, scored.token, &TokenLogprob::token);
+  // How many are likelier than one that is not among them is not known.
+  add(scored.token, scored.logprob, own == top.end() ? Json() : Json(own - top.begin() + 1));
+  for (std::size_t i = 0; i < top.size(); ++i) add(top[i].token, top[i].logprob, i + 1);
+  return entry;
 }
 
 Json token_logprobs(const Tokenizer& tokenizer, const SampledToken& sampled) {

@@ -12,6 +12,10 @@ namespace mobius {
 /// A token's bytes need not be valid UTF-8; where they are shown as text, U+FFFD stands in.
 std::string dump_answer(const nlohmann::ordered_json& value);
 
+/// An element of vLLM's `prompt_logprobs`: the token and its `most` likeliest alternatives, by id.
+nlohmann::ordered_json prompt_logprob(const Tokenizer& tokenizer, const SampledToken& scored,
+                                      std::size_t most);
+
 /// An element of `logprobs.content`.
 nlohmann::ordered_json token_logprobs(const Tokenizer& tokenizer, const SampledToken& sampled);
 

@@ -102,6 +102,13 @@ HttpSession::Awaitable<void> HttpSession::generate(OpenAiEndpoint endpoint) {
     }
   }
 
+  const auto count = [](std::optional<std::int64_t> most) -> std::optional<std::size_t> {
+    if (!most.has_value()) return std::nullopt;
+    return static_cast<std::size_t>(*most);  // the service has refused what is negative
+  };
+  if (request.echo) job->head.echo_logprobs = count(request.options().top_logprobs);
+  job->head.prompt_logprobs = count(request.prompt_logprobs);
+
   watch();
   std::exception_ptr failure;
   try {
@@ -264,6 +271,10 @@ HttpSession::Awaitable<void> HttpSession::stream_answer(std::shared_ptr<Job> job
           events += writer.finish(i, *finish);
         } else if (const auto* progress = std::get_if<PrefillProgress>(&event)) {
           events += writer.progress(i, *progress);
+        } else if (const auto* prompt = std::get_if<PromptTokens>(&event)) {
+          if constexpr (requires { writer.prompt(i, *prompt); }) {
+            events += writer.prompt(i, *prompt);
+          }
         } else {
           events += writer.token(i, std::get<TokenDelta>(event));
         }
@@ -290,6 +301,8 @@ HttpSession::Awaitable<void> HttpSession::collect_answer(std::shared_ptr<Job> jo
       for (const Event& event : job->choices[i].stream->take()) {
         if (const auto* delta = std::get_if<TokenDelta>(&event)) {
           writer.token(i, *delta);
+        } else if (const auto* prompt = std::get_if<PromptTokens>(&event)) {
+          if constexpr (requires { writer.prompt(i, *prompt); }) writer.prompt(i, *prompt);
         } else if (const auto* finish = std::get_if<Finish>(&event)) {
           job->finish(i, *finish);
           if (finish->reason != FinishReason::error) {

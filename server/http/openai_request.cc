@@ -82,6 +82,10 @@ void read_options(JsonFields& fields, OpenAiRequest& request, Status& status) {
   read_sampling(fields, options, status);
   read_response_format(fields, options.response_format, status);
   read_stream(fields, request, status);
+  options.prompt_logprobs = request.prompt_logprobs = fields.integer("prompt_logprobs");
+  if (request.stream && request.prompt_logprobs.has_value()) {
+    fields.fail("prompt_logprobs", "is set; it is allowed only without \"stream\": true");
+  }
   for (const std::string_view name : kIgnored) fields.any(name);
   require_neutral(fields, kUnsupported);
 }
@@ -142,9 +146,9 @@ void read_prompt(JsonFields& fields, CompletionInput& input) {
 
 void read_echo(JsonFields& fields, OpenAiRequest& request) {
   request.echo = fields.boolean("echo").value_or(false);
-  if (request.echo && request.options().top_logprobs.has_value()) {
-    fields.fail("echo", "is true beside logprobs; this server has none of prompts");
-  }
+  GenerationOptions& options = request.options();
+  if (!request.echo || !options.top_logprobs.has_value()) return;
+  options.prompt_logprobs = std::max(options.prompt_logprobs.value_or(0), *options.top_logprobs);
 }
 
 /// The best of as many as are answered are those.

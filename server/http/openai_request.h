@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -25,6 +26,8 @@ struct OpenAiRequest {
   bool stream = false;
   bool include_usage = false;
   bool echo = false;  ///< the prompt begins the answer
+  /// vLLM's member: the answer lists its prompt's tokens with so many alternatives.
+  std::optional<std::int64_t> prompt_logprobs = {};
   /// /v1/responses: a JSON object of the members that the answer repeats.
   std::string response_members = {};
   OpenAiNames names = {};

@@ -1,7 +1,9 @@
 #include "server/http/openai_response.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "server/http/answer_json.h"
 #include "server/http/http_status.h"
@@ -65,16 +67,45 @@ Json chunk_choice(const AnswerHead& head, std::size_t index, const AnswerDelta& 
   return choice;
 }
 
-/// An element of completions' `top_logprobs`.
-Json completion_top_logprobs(const Tokenizer& tokenizer, const SampledToken& sampled) {
+/// An element of completions' `top_logprobs`: the `most` likely ones.
+Json completion_top_logprobs(const Tokenizer& tokenizer, const SampledToken& sampled,
+                             std::size_t most = SIZE_MAX) {
   Json top = Json::object();
-  for (const TokenLogprob& other : sampled.top) {
+  for (const TokenLogprob& other :
+       std::span(sampled.top).first(std::min(most, sampled.top.size()))) {
     // Invalid bytes of different tokens may look the same; the most likely one keeps the name.
     const auto name = Json(tokenizer.bytes(other.token));
     const std::string shown = Json::parse(dump_answer(name)).get<std::string>();
     if (!top.contains(shown)) top[shown] = other.logprob;
   }
   return top;
+}
+
+/// Completions keep four lists of equal length.
+struct CompletionLogprobs {
+  Json text_offset = Json::array();
+  Json token_logprobs = Json::array();
+  Json tokens = Json::array();
+  Json top_logprobs = Json::array();
+};
+
+/// Those of echoed tokens; their text goes to `text`.
+CompletionLogprobs echo_logprobs(const AnswerHead& head, EchoText& echo, const PromptTokens& prompt,
+                                 std::string& text) {
+  CompletionLogprobs lists;
+  for (std::size_t i = 0; i < prompt.tokens.size(); ++i) {
+    const SampledToken& token = prompt.tokens[i];
+    const std::size_t position = static_cast<std::size_t>(prompt.first) + i;
+    lists.text_offset.push_back(echo.characters());
+    lists.tokens.push_back(head.tokenizer->bytes(token.token));
+    // Nothing comes before the first one.
+    lists.token_logprobs.push_back(position == 0 ? Json() : Json(token.logprob));
+    lists.top_logprobs.push_back(
+        position == 0 ? Json()
+                      : completion_top_logprobs(*head.tokenizer, token, *head.echo_logprobs));
+    text += echo.push(token.token, position + 1 == static_cast<std::size_t>(prompt.total));
+  }
+  return lists;
 }
 
 void append_element(std::string& list, std::string_view json) {
@@ -109,8 +140,17 @@ std::string_view finish_reason(const Finish& finish, bool has_calls) {
 
 }  // namespace
 
+std::string EchoText::push(std::int32_t token, bool last) {
+  std::string text = detokenizer_.push(token);
+  if (last) text += detokenizer_.finish();
+  characters_ += count_characters(text);
+  return text;
+}
+
 StreamWriter::StreamWriter(AnswerHead head)
-    : head_(std::move(head)), choices_(begin_choices(head_)), total_(head_) {}
+    : head_(std::move(head)), choices_(begin_choices(head_)), total_(head_) {
+  if (head_.echo_logprobs) echoes_.assign(choices_.size(), EchoText(*head_.tokenizer));
+}
 
 std::string StreamWriter::begin() {
   std::string events;
@@ -121,7 +161,7 @@ std::string StreamWriter::begin() {
                 {"delta", {{"role", "assistant"}, {"content", ""}}},
                 {"logprobs", nullptr},
                 {"finish_reason", nullptr}};
-    } else if (!head_.echo.empty()) {
+    } else if (!head_.echo.empty() && !head_.echo_logprobs) {
       const std::string& prompt = head_.echo[i / head_.n];
       choices_[i].characters = count_characters(prompt);
       choice = chunk_choice(head_, i, {.content = prompt, .calls = {}}, nullptr, nullptr);
@@ -144,6 +184,19 @@ std::string StreamWriter::progress(std::size_t choice, const PrefillProgress& pr
   return sse_event(dump_answer(json));
 }
 
+std::string StreamWriter::prompt(std::size_t choice, const PromptTokens& tokens) {
+  if (!head_.echo_logprobs) return {};
+  AnswerDelta shown;
+  CompletionLogprobs lists = echo_logprobs(head_, echoes_[choice], tokens, shown.content);
+  choices_[choice].characters = echoes_[choice].characters();
+  Json logprobs = {{"text_offset", std::move(lists.text_offset)},
+                   {"token_logprobs", std::move(lists.token_logprobs)},
+                   {"tokens", std::move(lists.tokens)},
+                   {"top_logprobs", std::move(lists.top_logprobs)}};
+  return sse_event(dump_answer(chunk(
+      head_, Json::array({chunk_choice(head_, choice, shown, std::move(logprobs), nullptr)}))));
+}
+
 std::string StreamWriter::token(std::size_t choice, const TokenDelta& delta) {
   ChoiceText& text = choices_[choice];
   const AnswerDelta shown = text.push(delta.token.token, delta.text);
@@ -155,7 +208,6 @@ std::string StreamWriter::token(std::size_t choice, const TokenDelta& delta) {
     logprobs = {{"content", std::move(content)}, {"refusal", nullptr}};
   } else if (head_.logprobs) {
     const auto list_of = [](Json element) { return Json::array({std::move(element)}); };
-    // Completions keep four lists of equal length.
     logprobs = {{"text_offset", list_of(text.characters)},
                 {"token_logprobs", list_of(delta.token.logprob)},
                 {"tokens", list_of(head_.tokenizer->bytes(delta.token.token))},
@@ -207,6 +259,7 @@ AnswerWriter::AnswerWriter(AnswerHead head) : head_(std::move(head)), total_(hea
     if (head_.echo.empty()) continue;
     choices_[i].text = head_.echo[i / head_.n];
     choices_[i].state.characters = count_characters(choices_[i].text);
+    if (head_.echo_logprobs) choices_[i].echo.emplace(*head_.tokenizer);
   }
 }
 
@@ -219,6 +272,28 @@ void AnswerWriter::Gathered::add(AnswerDelta delta) {
     } else {
       calls.back().arguments += call.arguments;
     }
+  }
+}
+
+void AnswerWriter::prompt(std::size_t index, const PromptTokens& tokens) {
+  Gathered& choice = choices_[index];
+  if (head_.echo_logprobs) {
+    std::string text;  // the choice has it already
+    const CompletionLogprobs lists = echo_logprobs(head_, *choice.echo, tokens, text);
+    for (std::size_t i = 0; i < tokens.tokens.size(); ++i) {
+      append_element(choice.text_offset, lists.text_offset[i].dump());
+      append_element(choice.token_logprobs, lists.token_logprobs[i].dump());
+      append_element(choice.tokens, dump_answer(lists.tokens[i]));
+      append_element(choice.top_logprobs, dump_answer(lists.top_logprobs[i]));
+    }
+  }
+  if (!head_.prompt_logprobs) return;
+  for (std::size_t i = 0; i < tokens.tokens.size(); ++i) {
+    const bool first = tokens.first == 0 && i == 0;
+    append_element(choice.prompt_logprobs,
+                   first ? "null"
+                         : dump_answer(prompt_logprob(*head_.tokenizer, tokens.tokens[i],
+                                                      *head_.prompt_logprobs)));
   }
 }
 
@@ -258,6 +333,10 @@ void AnswerWriter::finish(std::size_t index, const Finish& finish) {
   stop_sequence_ = finish.stop_sequence;
   choice.choice = dump_answer(json);
   append_member(choice.choice, "logprobs", logprobs(choice));
+  // vLLM has it here in completions, and once in an answer to a chat, which has one prompt.
+  if (head_.prompt_logprobs && !head_.chat) {
+    append_member(choice.choice, "prompt_logprobs", '[' + choice.prompt_logprobs + ']');
+  }
 }
 
 std::string AnswerWriter::logprobs(const Gathered& choice) const {
@@ -277,6 +356,9 @@ std::string AnswerWriter::text() const {
   for (const Gathered& choice : choices_) append_element(choices, choice.choice);
   append_member(answer, "choices", '[' + choices + ']');
   append_member(answer, "usage", dump_answer(usage(total_.usage)));
+  if (head_.prompt_logprobs && head_.chat) {
+    append_member(answer, "prompt_logprobs", '[' + choices_.front().prompt_logprobs + ']');
+  }
   Json mobius = answer_extension(head_, total_);
   if (choices_.size() == 1 && !stop_sequence_.empty()) mobius["stop_sequence"] = stop_sequence_;
   append_member(answer, "mobius", dump_answer(mobius));

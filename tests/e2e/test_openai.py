@@ -117,6 +117,63 @@ def test_completion_logprobs(server):
     assert all(len(top) == 2 for top in lists["top_logprobs"])
 
 
+def test_echo_with_logprobs(server):
+    text = "Once upon a t\u00efme"
+    body = {"prompt": text, "max_tokens": 5, "logprobs": 2, "ignore_eos": True, "seed": 1}
+    _, plain = server.post(COMPLETIONS, body)
+    _, answer = server.post(COMPLETIONS, {**body, "echo": True, "n": 2})
+    prompt = answer["usage"]["prompt_tokens"]
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+    for choice in answer["choices"]:
+        assert choice["text"].startswith(text)
+        lists = choice["logprobs"]
+        assert {len(values) for values in lists.values()} == {prompt + 5}
+        assert lists["token_logprobs"][0] is None and lists["top_logprobs"][0] is None
+        assert all(value <= 0 for value in lists["token_logprobs"][1:])
+        assert all(len(top) == 2 for top in lists["top_logprobs"][1:])
+        offsets = lists["text_offset"]
+        assert offsets[0] == 0 and offsets == sorted(offsets) and offsets[prompt] == len(text)
+    first = answer["choices"][0]
+    assert first["text"] == text + plain["choices"][0]["text"]
+    own = plain["choices"][0]["logprobs"]
+    for name in ["tokens", "token_logprobs", "top_logprobs"]:
+        assert first["logprobs"][name][prompt:] == own[name]
+
+    chunks = server.stream(COMPLETIONS, {**body, "echo": True})
+    streamed = [c for chunk in chunks for c in chunk["choices"]]
+    assert "".join(c["text"] for c in streamed) == first["text"]
+    for name, values in first["logprobs"].items():
+        assert [v for c in streamed if c["logprobs"] for v in c["logprobs"][name]] == values
+
+
+def test_a_prompts_logprobs_are_those_of_generating_it(server, grpc_client):
+    prompt = [65, 66, 67] * 40
+    options = {"max_tokens": 8, "temperature": 0, "ignore_eos": True, "top_logprobs": 3}
+    messages = list(grpc_client.generate(tokens={"ids": prompt}, options=options))
+    tokens = [m.token for m in messages if m.WhichOneof("event") == "token"]
+    whole = prompt + [token.id for token in tokens]
+    body = {"prompt": whole, "max_tokens": 1, "logprobs": 3, "echo": True, "prompt_logprobs": 2}
+    choice = server.post(COMPLETIONS, body)[1]["choices"][0]
+    scored = choice["logprobs"]["token_logprobs"]
+    assert scored[len(prompt) : len(whole)] == pytest.approx([t.logprob for t in tokens], abs=1e-4)
+    listed = choice["prompt_logprobs"]
+    assert listed[0] is None and len(listed) == len(whole)
+    for token, logprob, entry in zip(whole[1:], scored[1:], listed[1:]):
+        own = entry[str(token)]
+        assert own["logprob"] == logprob and isinstance(own["decoded_token"], str)
+        # Two alternatives, and the token itself where it is none of them.
+        assert len(entry) == (3 if own["rank"] is None else 2)
+    assert all(entry[str(t.id)]["rank"] == 1 for t, entry in zip(tokens, listed[len(prompt) :]))
+
+
+def test_prompt_logprobs_of_a_chat(server):
+    _, answer = server.chat(max_tokens=2, prompt_logprobs=0, n=2)
+    listed = answer["prompt_logprobs"]
+    assert listed[0] is None and len(listed) == answer["usage"]["prompt_tokens"]
+    assert all(len(entry) == 1 for entry in listed[1:])
+    assert "prompt_logprobs" not in answer["choices"][0]
+
+
 def test_stop_string_ends_the_answer(server):
     body = {"max_tokens": 200, "seed": 5, "ignore_eos": True, "prompt": "x"}
     _, free = server.post(COMPLETIONS, body)

@@ -31,6 +31,10 @@ void require(bool condition, const std::string& what) {
   if (!condition) throw std::logic_error("the batch is wrong: " + what);
 }
 
+float simulated_logprob(const Hash& hash) {
+  return -static_cast<float>(hash.value() % 1000) / 100;
+}
+
 std::int32_t draw(Hash hash, std::uint64_t seed, std::size_t index, std::int32_t vocab_size) {
   hash.add(seed);
   hash.add(index);
@@ -73,7 +77,6 @@ void SimulatedRunner::check(const StepBatch& batch) const {
           "too many slices");
   std::int32_t row = 0;
   std::set<PageId> written;
-  std::set<std::int32_t> last_rows;
   for (const SequenceSlice& slice : view.slices) {
     require(slice.first_row == row && slice.num_rows > 0, "slices do not follow each other");
     const std::int32_t end = slice.first_position + slice.num_rows;
@@ -97,7 +100,6 @@ void SimulatedRunner::check(const StepBatch& batch) const {
       require(slot(slice, position).position == position, "earlier rows are not in the cache");
     }
     row += slice.num_rows;
-    last_rows.insert(row - 1);
   }
   for (const SequenceSlice& slice : view.slices) {
     for (std::size_t i = 0; i < static_cast<std::size_t>(slice.first_position / info_.page_tokens);
@@ -107,8 +109,12 @@ void SimulatedRunner::check(const StepBatch& batch) const {
   }
   require(static_cast<std::size_t>(row) == view.tokens.size(), "rows outside slices");
   require(view.logit_rows.size() == batch.samples.size(), "samples and logit rows differ");
+  require(view.logit_rows.size() <= static_cast<std::size_t>(info_.limits.max_sequences),
+          "too many logit rows");
+  std::int32_t previous = -1;
   for (const std::int32_t logit_row : view.logit_rows) {
-    require(last_rows.erase(logit_row) == 1, "sampled row is not the last of a slice");
+    require(logit_row > previous && logit_row < row, "logit rows are not in order");
+    previous = logit_row;
   }
   for (const SampleRow& sample : batch.samples) {
     require(sample.params != nullptr, "no sampling parameters");
@@ -129,7 +135,7 @@ SampledToken SimulatedRunner::sample(const StepView& view, std::int32_t logit_ro
     if (logit_row < slice.first_row || logit_row >= slice.first_row + slice.num_rows) continue;
     const std::int32_t end = slice.first_position + logit_row - slice.first_row + 1;
     require(row.prompt.size() + row.generated.size() == static_cast<std::size_t>(end),
-            "the sampled row is not the newest token's");
+            "the sampled row does not know its tokens");
     Hash hash;
     for (std::int32_t position = 0; position < end; ++position) {
       const Slot& read = slot(slice, position);
@@ -152,7 +158,8 @@ SampledToken SimulatedRunner::sample(const StepView& view, std::int32_t logit_ro
         require(token.token != drawn, "no token is allowed");
       }
     }
-    if (row.params->top_logprobs >= 0) token.logprob = -0.5F;
+    // Tells rows apart: what the pages held decides.
+    if (row.params->top_logprobs >= 0) token.logprob = simulated_logprob(hash);
     for (std::int32_t i = 0; i < row.params->top_logprobs; ++i) {
       token.top.push_back({i, -static_cast<float>(i + 1)});
     }
@@ -190,6 +197,18 @@ std::vector<std::int32_t> expected_tokens(const GenerationRequest& request, cons
     hash.add_row(tokens.back(), position++, attention.decode, attention.full_attention_last_layers);
   }
   return tokens;
+}
+
+std::vector<float> expected_prompt_logprobs(const GenerationRequest& request) {
+  const AttentionSettings& attention = request.attention;
+  Hash hash;
+  std::int32_t position = 0;
+  std::vector<float> logprobs;
+  for (const std::int32_t token : request.prompt) {
+    if (position > 0) logprobs.push_back(simulated_logprob(hash));
+    hash.add_row(token, position++, attention.prefill, attention.full_attention_last_layers);
+  }
+  return logprobs;
 }
 
 }  // namespace mobius

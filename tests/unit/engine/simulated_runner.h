@@ -60,4 +60,7 @@ class SimulatedRunner : public Runner {
 std::vector<std::int32_t> expected_tokens(const GenerationRequest& request, const RunnerInfo& model,
                                           std::size_t count);
 
+/// The log-probabilities that it gives to the prompt's tokens behind the first one.
+std::vector<float> expected_prompt_logprobs(const GenerationRequest& request);
+
 }  // namespace mobius

@@ -79,6 +79,11 @@ void Outcome::take(Stream& stream) {
     if (const auto* seen = std::get_if<PrefillProgress>(&event)) {
       if (!deltas.empty()) in_order = false;
       progress.push_back(*seen);
+    } else if (auto* scored = std::get_if<PromptTokens>(&event)) {
+      if (!deltas.empty() || scored->first != static_cast<std::int32_t>(prompt.size())) {
+        in_order = false;
+      }
+      std::ranges::move(scored->tokens, std::back_inserter(prompt));
     } else if (auto* delta = std::get_if<TokenDelta>(&event)) {
       deltas.push_back(std::move(*delta));
     } else {

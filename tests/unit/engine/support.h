@@ -25,6 +25,7 @@ std::vector<std::int32_t> bytes(const std::string& text);
 /// All that a request's stream carried.
 struct Outcome {
   std::vector<PrefillProgress> progress;
+  std::vector<SampledToken> prompt;  // scored tokens
   std::vector<TokenDelta> deltas;
   std::vector<Finish> finishes;  // exactly one, at the end of the stream, or it is not over
   bool in_order = true;          // progress, then tokens, then the end

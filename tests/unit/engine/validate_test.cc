@@ -113,6 +113,9 @@ const Case kCases[] = {
      "top_logprobs is 21, must be from 0 to 20"},
     {"top_logprobs_negative", [](Request& r) { r.sampling.top_logprobs = -2; }, "top_logprobs",
      "top_logprobs is -2, must be from 0 to 20"},
+    {"prompt_logprobs_most", [](Request& r) { r.prompt_logprobs = 20; }, "", ""},
+    {"prompt_logprobs_high", [](Request& r) { r.prompt_logprobs = 21; }, "prompt_logprobs",
+     "prompt_logprobs is 21, must be from 0 to 20"},
     {"logit_bias_widest",
      [](Request& r) {
        r.sampling.logit_bias = {{0, -100.0F}, {255, 100.0F}};

@@ -263,6 +263,8 @@ INSTANTIATE_TEST_SUITE_P(
                    [](auto& o) { o.top_k = -9999999999; }},
         BadOptions{"top_logprobs", "is 9999999999, must be from 0 to 20",
                    [](auto& o) { o.top_logprobs = 9999999999; }},
+        BadOptions{"prompt_logprobs", "is 21, must be from 0 to 20",
+                   [](auto& o) { o.prompt_logprobs = 21; }},
         BadOptions{"priority", "is 9999999999, must be from -100 to 100",
                    [](auto& o) { o.priority = 9999999999; }},
         BadOptions{"attention.full_attention_last_layers", "is 9999999999, must be from 0 to ",

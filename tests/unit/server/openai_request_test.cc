@@ -137,6 +137,19 @@ TEST(OpenAiRequest, NegativeSeedKeepsItsBits) {
   EXPECT_FALSE(chat(R"("seed": 18446744073709551615)").options().seed_is_negative);
 }
 
+TEST(OpenAiRequest, AnEchoWithLogprobsScoresThePrompt) {
+  EXPECT_FALSE(completion(R"({"prompt": "x", "logprobs": 2})").options().prompt_logprobs);
+  EXPECT_FALSE(completion(R"({"prompt": "x", "echo": true})").options().prompt_logprobs);
+  const OpenAiRequest echo = completion(R"({"prompt": "x", "logprobs": 2, "echo": true})");
+  EXPECT_EQ(echo.options().prompt_logprobs, 2);
+  EXPECT_FALSE(echo.prompt_logprobs.has_value());
+  const OpenAiRequest both =
+      completion(R"({"prompt": "x", "logprobs": 2, "echo": true, "prompt_logprobs": 5})");
+  EXPECT_EQ(both.options().prompt_logprobs, 5);
+  EXPECT_EQ(both.prompt_logprobs, 5);
+  EXPECT_EQ(chat(R"("prompt_logprobs": 0)").options().prompt_logprobs, 0);
+}
+
 TEST(OpenAiRequest, LogprobsOfChatAreASwitch) {
   EXPECT_EQ(chat(R"("logprobs": true)").options().top_logprobs, 0);
   EXPECT_FALSE(chat(R"("logprobs": false)").options().top_logprobs.has_value());
@@ -351,7 +364,8 @@ TEST(OpenAiRequest, BadCompletions) {
            {R"("prompt": [-1])", "prompt[0]", "is -1; must be a token id"},
            {R"("prompt": ["a", 1])", "prompt[1]", "must be a string or an array of tokens"},
            {R"("prompt": ["a", [1, 1.5]])", "prompt[1][1]", "must be a token id"},
-           {R"("prompt": "x", "echo": true, "logprobs": 1)", "echo", "none of prompts"},
+           {R"("prompt": "x", "prompt_logprobs": 1, "stream": true)", "prompt_logprobs",
+            "only without"},
            {R"("prompt": "x", "best_of": 3)", "best_of", "is 3; this server supports only n (1)"},
            {R"("prompt": "x", "n": 2, "best_of": 1)", "best_of", "supports only n (2)"},
            {R"("prompt": "x", "suffix": "y")", "suffix", "supports only \"\""}}) {

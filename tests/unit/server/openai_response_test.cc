@@ -270,6 +270,71 @@ TEST(SeveralChoices, AFailureEndsTheStream) {
   EXPECT_TRUE(writer.ended());
 }
 
+/// The tokens C3 A9 (one character) and 'x', of which the first has no log-probability.
+PromptTokens make_prompt_tokens(std::int32_t first, std::vector<std::int32_t> tokens) {
+  PromptTokens prompt;
+  prompt.first = first;
+  prompt.total = 3;
+  for (const std::int32_t token : tokens) {
+    prompt.tokens.push_back({.token = token, .logprob = -2.0F, .top = {{'a', -1}, {'b', -3}}});
+  }
+  return prompt;
+}
+
+TEST(AnswerWriter, AnEchoHasLogprobs) {
+  AnswerHead head = make_head(false, true);
+  head.echo = {"\u00e9x"};
+  head.echo_logprobs = 1;
+  AnswerWriter writer(head);
+  writer.prompt(0, make_prompt_tokens(0, {0xC3, 0xA9}));
+  writer.prompt(0, make_prompt_tokens(2, {'x'}));
+  writer.token(0, make_delta('y', "y"));
+  writer.finish(0, make_finish());
+  const Json choice = Json::parse(writer.text())["choices"][0];
+  EXPECT_EQ(choice["text"], "\u00e9xy");
+  const Json& lists = choice["logprobs"];
+  EXPECT_EQ(lists["text_offset"], Json({0, 0, 1, 2}));
+  EXPECT_EQ(lists["token_logprobs"], Json({nullptr, -2.0, -2.0, -0.5}));
+  EXPECT_EQ(lists["tokens"].size(), 4U);
+  EXPECT_EQ(lists["top_logprobs"][0], nullptr);
+  EXPECT_EQ(lists["top_logprobs"][1], Json({{"a", -1.0}})) << "the other was asked for elsewhere";
+  EXPECT_FALSE(choice.contains("prompt_logprobs"));
+}
+
+TEST(AnswerWriter, PromptLogprobsAreNamedById) {
+  AnswerHead head = make_head(false);
+  head.prompt_logprobs = 2;
+  AnswerWriter writer(head);
+  writer.prompt(0, make_prompt_tokens(0, {'x', 'a', 'x'}));
+  writer.finish(0, make_finish());
+  const Json listed = Json::parse(writer.text())["choices"][0]["prompt_logprobs"];
+  ASSERT_EQ(listed.size(), 3U);
+  EXPECT_EQ(listed[0], nullptr);
+  EXPECT_EQ(listed[1]["97"]["rank"], 1);
+  EXPECT_EQ(listed[1]["98"], Json({{"logprob", -3.0}, {"rank", 2}, {"decoded_token", "b"}}));
+  EXPECT_EQ(listed[2]["120"]["rank"], nullptr);
+  EXPECT_EQ(listed[2].size(), 3U);
+}
+
+TEST(StreamWriter, AnEchoComesWithItsLogprobs) {
+  AnswerHead head = make_head(false, true);
+  head.echo = {"\u00e9x"};
+  head.echo_logprobs = 0;
+  StreamWriter writer(head);
+  EXPECT_EQ(writer.begin(), "");
+  const auto choice_of = [](const std::string& stream) {
+    return Json::parse(events_of(stream).at(0))["choices"][0];
+  };
+  const Json first = choice_of(writer.prompt(0, make_prompt_tokens(0, {0xC3})));
+  EXPECT_EQ(first["text"], "");
+  EXPECT_EQ(first["logprobs"]["token_logprobs"], Json::array({nullptr}));
+  const Json second = choice_of(writer.prompt(0, make_prompt_tokens(1, {0xA9, 'x'})));
+  EXPECT_EQ(second["text"], "\u00e9x");
+  EXPECT_EQ(second["logprobs"]["text_offset"], Json({0, 1}));
+  const Json token = choice_of(writer.token(0, make_delta('y', "y")));
+  EXPECT_EQ(token["logprobs"]["text_offset"], Json({2}));
+}
+
 TEST(Echo, ThePromptBeginsTheAnswer) {
   AnswerHead head = several_head(false);
   head.echo = {"p\u00e9 ", "q"};
