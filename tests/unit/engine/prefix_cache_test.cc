@@ -30,7 +30,8 @@ struct Pool {
   std::unique_ptr<SequencePages> sequence(std::int32_t prompt_tokens,
                                           const RowAttention& prompt = kFull,
                                           const RowAttention& generated = kFull) {
-    return std::make_unique<SequencePages>(pages, &cache, kPage, prompt_tokens, prompt, generated);
+    return std::make_unique<SequencePages>(pages, &cache, kPage, prompt_tokens, prompt, generated,
+                                           true);
   }
 
   // Reuses, then "computes" the rest of the tokens. Returns the pages that were reused.
