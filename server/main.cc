@@ -177,7 +177,9 @@ int serve(const ServerConfig& config, const ConfigSources& sources) {
   std::cout << render(runner->plan()) << std::flush;
   GenerationServiceOptions options;
   options.model_name = model_name(config);
+  options.model_path = config.model.path;
   options.bos_token = runner->config().bos_token;
+  options.end_tokens = runner->config().eos_tokens;
   options.attention = attention_settings(config);
   options.max_queued_bytes = static_cast<std::size_t>(config.server.max_queued_bytes);
   options.tokenizer_threads = static_cast<std::size_t>(config.server.tokenizer_threads);

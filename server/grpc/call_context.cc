@@ -3,8 +3,6 @@
 #include <limits>
 #include <vector>
 
-#include "server/grpc/generation_reactor.h"
-
 namespace mobius {
 
 CallContext::CallContext(GenerationService& generation, const KeyStore& access,
@@ -24,12 +22,12 @@ CallContext::~CallContext() {
   watch_.join();
 }
 
-void CallContext::add(const std::shared_ptr<GenerationReactor>& call) {
+void CallContext::add(const std::shared_ptr<WatchedCall>& call) {
   const std::lock_guard lock(mutex_);
   calls_.emplace(call.get(), call);
 }
 
-void CallContext::remove(GenerationReactor* call) {
+void CallContext::remove(WatchedCall* call) {
   const std::lock_guard lock(mutex_);
   calls_.erase(call);
 }
@@ -42,7 +40,7 @@ int CallContext::calls() const {
 void CallContext::watch() {
   std::unique_lock lock(mutex_);
   while (!wake_.wait_for(lock, std::chrono::seconds(1), [this] { return stopping_; })) {
-    std::vector<std::shared_ptr<GenerationReactor>> overdue;
+    std::vector<std::shared_ptr<WatchedCall>> overdue;
     for (const auto& [address, weak] : calls_) {
       auto call = weak.lock();
       if (call != nullptr && call->write_is_overdue()) overdue.push_back(std::move(call));

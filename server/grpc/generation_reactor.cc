@@ -1,66 +1,48 @@
 #include "server/grpc/generation_reactor.h"
 
-#include <algorithm>
-#include <chrono>
-#include <utility>
+#include <vector>
 
+#include "mobius/v1/mobius.pb.h"
 #include "server/grpc/grpc_convert.h"
 #include "server/log.h"
+#include "vllm/vllm_engine.pb.h"
 
 namespace mobius {
 
-std::shared_ptr<GenerationReactor> GenerationReactor::make(grpc::CallbackServerContext& context,
-                                                           CallContext& shared,
-                                                           const char* method) {
-  auto reactor = std::make_shared<GenerationReactor>(context, shared, method);
+template <typename Message>
+std::shared_ptr<GenerationReactor<Message>> GenerationReactor<Message>::make(
+    grpc::CallbackServerContext& context, CallContext& shared, const char* method,
+    std::unique_ptr<EventWriter<Message>> writer) {
+  std::shared_ptr<GenerationReactor> reactor(
+      new GenerationReactor(context, shared, method, std::move(writer)));
   reactor->self_ = reactor;
   shared.add(reactor);
   return reactor;
 }
 
-template <typename Input, typename Message, typename Submit>
-void GenerationReactor::start(const Message& request, std::string prompt_name,
-                              const Submit& submit) {
-  if (const Status status = access_.admit(shared_.keys, /*counted=*/true); !status.ok()) {
-    shared_.service.refused(status.code());
-    finish(status);
-    return;
-  }
-  StatusOr<Input> input = to_input(request);
-  if (!input.ok()) {
-    finish(input.status());
-    return;
-  }
-  prompt_name_ = std::move(prompt_name);
-  GenerationOptions& options = input.value().options;
-  with_logprobs_ = options.top_logprobs.has_value();
+template <typename Message>
+bool GenerationReactor<Message>::admit() {
+  const Status status = access_.admit(shared_.keys, /*counted=*/true);
+  if (status.ok()) return true;
+  shared_.service.refused(status.code());
+  finish(status);
+  return false;
+}
+
+template <typename Message>
+void GenerationReactor<Message>::submit(Input input) {
+  GenerationOptions& options =
+      std::visit([](auto& in) -> GenerationOptions& { return in.options; }, input);
   set_deadline(options);
   options.caller = access_.caller();
-  submit(std::move(input).value(), [self = shared_from_this()](StatusOr<Generation> result) {
-    self->started(std::move(result));
-  });
+  shared_.service.generate(std::move(input), abandoned_,
+                           [self = this->shared_from_this()](StatusOr<Generation> result) {
+                             self->started(std::move(result));
+                           });
 }
 
-std::shared_ptr<GenerationReactor> GenerationReactor::start_chat(
-    grpc::CallbackServerContext& context, CallContext& shared, const v1::ChatRequest& request) {
-  auto reactor = make(context, shared, "Chat");
-  reactor->start<ChatInput>(request, "messages", [&](ChatInput&& input, auto started) {
-    shared.service.generate(std::move(input), reactor->abandoned_, std::move(started));
-  });
-  return reactor;
-}
-
-std::shared_ptr<GenerationReactor> GenerationReactor::start_generate(
-    grpc::CallbackServerContext& context, CallContext& shared, const v1::GenerateRequest& request) {
-  auto reactor = make(context, shared, "Generate");
-  const char* const prompt = request.has_tokens() ? "tokens.ids" : "text";
-  reactor->start<CompletionInput>(request, prompt, [&](CompletionInput&& input, auto started) {
-    shared.service.generate(std::move(input), reactor->abandoned_, std::move(started));
-  });
-  return reactor;
-}
-
-void GenerationReactor::set_deadline(GenerationOptions& options) const {
+template <typename Message>
+void GenerationReactor<Message>::set_deadline(GenerationOptions& options) const {
   using std::chrono::steady_clock;
   using std::chrono::system_clock;
   const system_clock::time_point deadline = context_.deadline();
@@ -72,40 +54,43 @@ void GenerationReactor::set_deadline(GenerationOptions& options) const {
   }
 }
 
-void GenerationReactor::started(StatusOr<Generation> result) {
+template <typename Message>
+void GenerationReactor<Message>::started(StatusOr<Generation> result) {
   if (!result.ok()) {
     finish(result.status());
     return;
   }
-  std::shared_ptr<Stream> stream = result.value().stream();
+  const std::vector<Choice> choices = result.value().choices;
   {
     const std::lock_guard lock(mutex_);
     generation_ = std::move(result).value();
-    if (!generation_.tool_names.empty()) {
-      calls_.emplace(generation_.tool_names, generation_.parallel_tool_calls,
-                     shared_.service.tokenizer());
-    }
+    unfinished_ = choices.size();
+    writer_->begin(generation_);
   }
   // Set before the flag is read, and OnCancel does it the other way round: one of us sees it.
-  if (abandoned_->load()) stream->cancel();
-  // The stream must not own us, who own it: OnDone ends it all the same.
-  stream->on_events([weak = weak_from_this()] {
-    if (const auto self = weak.lock()) self->schedule();
-  });
+  if (abandoned_->load()) cancel_all();
+  // The streams must not own us, who own them: OnDone ends it all the same.
+  for (const Choice& choice : choices) {
+    choice.stream->on_events([weak = this->weak_from_this()] {
+      if (const auto self = weak.lock()) self->schedule();
+    });
+  }
 }
 
-void GenerationReactor::schedule() {
-  shared_.pump.post([self = shared_from_this()] { self->pump(); });
+template <typename Message>
+void GenerationReactor<Message>::schedule() {
+  shared_.pump.post([self = this->shared_from_this()] { self->pump(); });
 }
 
 /// Sends the next event, if no other is being sent, or the end. `sending_` and `finished_` guard
 /// `message_`, so that gRPC is called without the lock. Once a generation has begun, only this ends
 /// the call, with no message under way: what else runs on the pump's thread can use the call.
-void GenerationReactor::pump() {
+template <typename Message>
+void GenerationReactor<Message>::pump() {
   std::optional<Status> end;
   {
     const std::lock_guard lock(mutex_);
-    if (sending_ || finished_ || generation_.stream() == nullptr) return;
+    if (sending_ || finished_ || generation_.choices.empty()) return;
     if (!result_.has_value()) {
       if (!next_message()) return;
     }
@@ -115,44 +100,60 @@ void GenerationReactor::pump() {
   if (end.has_value()) {
     finish(*end);
   } else {
-    StartWrite(&message_);
+    this->StartWrite(&message_);
   }
+}
+
+/// Under the lock. A stream tells of new events only when it has none: all must be taken before we
+/// sleep.
+template <typename Message>
+void GenerationReactor<Message>::take_events() {
+  for (std::size_t i = 0; i < generation_.choices.size(); ++i) {
+    for (Event& event : generation_.choices[i].stream->take()) {
+      events_.emplace_back(i, std::move(event));
+    }
+  }
+}
+
+/// Under the lock. The call ends with its last choice, so that all are logged.
+template <typename Message>
+void GenerationReactor<Message>::note_end(std::size_t choice, const mobius::Finish& end) {
+  shared_.service.finished("grpc", generation_, generation_.choices[choice], end);
+  if (end.reason == FinishReason::error && failure_.ok()) {
+    failure_ = end.status;
+    for (const Choice& other : generation_.choices) other.stream->cancel();
+  }
+  if (--unfinished_ == 0) result_ = failure_;
 }
 
 /// Under the lock. Makes the next event `message_` or `result_`, or both; false if there is none.
-bool GenerationReactor::next_message() {
-  // Nobody reads a cancelled call: only its end matters. It may be in the stream already, which
-  // tells of new events only when it has none: all must be taken before we sleep.
-  const bool abandoned = abandoned_->load();
-  if (events_.empty() || abandoned) {
-    std::vector<Event> taken = generation_.stream()->take();
-    std::move(taken.begin(), taken.end(), std::back_inserter(events_));
-  }
-  while (abandoned && !events_.empty() &&
-         !std::holds_alternative<mobius::Finish>(events_.front())) {
+template <typename Message>
+bool GenerationReactor<Message>::next_message() {
+  while (!result_.has_value()) {
+    if (events_.empty()) take_events();
+    if (events_.empty()) return false;
+    const auto [choice, event] = std::move(events_.front());
     events_.pop_front();
+    if (const auto* end = std::get_if<mobius::Finish>(&event)) note_end(choice, *end);
+    // Nobody reads a call that is cancelled or fails: only its end matters.
+    if (abandoned_->load() || !failure_.ok()) continue;
+    message_.Clear();
+    if (!writer_->write(choice, event, message_)) continue;
+    sending_ = true;
+    sending_since_ = Clock::now();
+    return true;
   }
-  if (events_.empty()) return false;
-  const Event event = std::move(events_.front());
-  events_.pop_front();
-  if (const auto* end = std::get_if<mobius::Finish>(&event)) {
-    shared_.service.finished("grpc", generation_, generation_.choices.front(), *end);
-    result_ = end->status;
-    if (end->reason == FinishReason::error) return true;
-  }
-  message_ = to_message(generation_.id, event, calls_ ? &*calls_ : nullptr, with_logprobs_,
-                        shared_.service.tokenizer());
-  sending_ = true;
-  sending_since_ = Clock::now();
   return true;
 }
 
-bool GenerationReactor::write_is_overdue() const {
+template <typename Message>
+bool GenerationReactor<Message>::write_is_overdue() const {
   const std::lock_guard lock(mutex_);
   return sending_ && Clock::now() - sending_since_ > shared_.write_timeout;
 }
 
-void GenerationReactor::cut_off() {
+template <typename Message>
+void GenerationReactor<Message>::cut_off() {
   if (!write_is_overdue()) return;
   if (!std::exchange(cut_off_, true)) {
     log_event(LogLevel::info, "grpc_client_cut_off",
@@ -162,45 +163,55 @@ void GenerationReactor::cut_off() {
   context_.TryCancel();
 }
 
-void GenerationReactor::OnWriteDone(bool ok) {
-  std::shared_ptr<Stream> stream;
+template <typename Message>
+void GenerationReactor<Message>::cancel_all() const {
+  const std::lock_guard lock(mutex_);
+  for (const Choice& choice : generation_.choices) choice.stream->cancel();
+}
+
+template <typename Message>
+void GenerationReactor<Message>::OnWriteDone(bool ok) {
   {
     const std::lock_guard lock(mutex_);
     sending_ = false;
-    stream = generation_.stream();
   }
   if (!ok) {
-    // The client is gone: the engine answers the cancellation with a Finish, which ends the call.
+    // The client is gone: the engine answers the cancellation with Finishes, which end the call.
     abandoned_->store(true);
-    stream->cancel();
+    cancel_all();
   }
   schedule();
 }
 
-void GenerationReactor::OnCancel() {
+template <typename Message>
+void GenerationReactor<Message>::OnCancel() {
   abandoned_->store(true);
-  const std::lock_guard lock(mutex_);
-  if (const auto stream = generation_.stream()) stream->cancel();
+  cancel_all();
 }
 
-void GenerationReactor::OnDone() {
-  std::shared_ptr<Stream> stream;
+template <typename Message>
+void GenerationReactor<Message>::OnDone() {
+  std::vector<Choice> choices;
   {
     const std::lock_guard lock(mutex_);
-    stream = generation_.stream();
+    choices = generation_.choices;
   }
-  if (stream != nullptr) stream->on_events({});
+  for (const Choice& choice : choices) choice.stream->on_events({});
   shared_.remove(this);
   self_.reset();
 }
 
-void GenerationReactor::finish(const Status& status) {
+template <typename Message>
+void GenerationReactor<Message>::finish(const Status& status) {
   {
     const std::lock_guard lock(mutex_);
     if (finished_) return;
     finished_ = true;
   }
-  Finish(access_.end(with_grpc_names(status, prompt_name_)));
+  this->Finish(access_.end(writer_->named(status)));
 }
+
+template class GenerationReactor<v1::GenerateResponse>;
+template class GenerationReactor<vllm::grpc::engine::GenerateResponse>;
 
 }  // namespace mobius

@@ -75,6 +75,8 @@ Status to_options(const v1::GenerationOptions& message, GenerationOptions& optio
   options.stop.assign(m.stop().begin(), m.stop().end());
   options.stop_token_ids.assign(m.stop_token_ids().begin(), m.stop_token_ids().end());
   options.ignore_eos = m.ignore_eos();
+  options.n = optional_of<std::int64_t>(m.has_n(), m.n());
+  options.prompt_logprobs = optional_of<std::int64_t>(m.has_prompt_logprobs(), m.prompt_logprobs());
   options.top_logprobs = optional_of<std::int64_t>(m.has_top_logprobs(), m.top_logprobs());
   options.progress = m.progress();
   options.priority = optional_of<std::int64_t>(m.has_priority(), m.priority());
@@ -95,14 +97,35 @@ void set_block_reads(const BlockReads& reads, v1::BlockReads& message) {
 
 /// The text and the calls of a Token or a Finished.
 template <typename Message>
-void set_answer(const std::string& id, AnswerDelta answer, Message& message) {
+void set_answer(const EventForm& form, AnswerDelta answer, Message& message) {
   message.set_text(std::move(answer.content));
   for (ToolCallDelta& from : answer.calls) {
     v1::ToolCallDelta& call = *message.add_tool_calls();
     call.set_index(static_cast<std::int32_t>(from.index));
-    if (!from.name.empty()) call.set_id(tool_call_id(id, 0, from.index));
+    if (!from.name.empty()) call.set_id(tool_call_id(form.id, form.choice, from.index));
     call.set_name(std::move(from.name));
     call.set_arguments(std::move(from.arguments));
+  }
+}
+
+void add_top(const SampledToken& token, const Tokenizer& tokenizer,
+             google::protobuf::RepeatedPtrField<v1::TokenLogprob>& list) {
+  for (const TokenLogprob& other : token.top) {
+    v1::TokenLogprob& top = *list.Add();
+    top.set_id(other.token);
+    top.set_text(std::string(tokenizer.bytes(other.token)));
+    top.set_logprob(other.logprob);
+  }
+}
+
+void set_prompt(const PromptTokens& prompt, const Tokenizer& tokenizer, v1::PromptTokens& message) {
+  message.set_first(prompt.first);
+  for (const SampledToken& token : prompt.tokens) {
+    const bool first = prompt.first == 0 && message.tokens_size() == 0;
+    v1::PromptToken& shown = *message.add_tokens();
+    shown.set_id(token.token);
+    if (!first) shown.set_logprob(token.logprob);
+    add_top(token, tokenizer, *shown.mutable_top());
   }
 }
 
@@ -111,12 +134,7 @@ void set_token(const TokenDelta& delta, bool with_logprobs, const Tokenizer& tok
   message.set_id(delta.token.token);
   if (!with_logprobs) return;
   message.set_logprob(delta.token.logprob);
-  for (const TokenLogprob& other : delta.token.top) {
-    v1::TokenLogprob& top = *message.add_top();
-    top.set_id(other.token);
-    top.set_text(std::string(tokenizer.bytes(other.token)));
-    top.set_logprob(other.logprob);
-  }
+  add_top(delta.token, tokenizer, *message.mutable_top());
 }
 
 void set_finished(const Finish& finish, v1::Finished& message) {
@@ -207,26 +225,30 @@ v1::Attention to_message(const AttentionSettings& settings) {
   return message;
 }
 
-v1::GenerateResponse to_message(const std::string& id, const Event& event, ToolCallParser* calls,
-                                bool with_logprobs, const Tokenizer& tokenizer) {
+v1::GenerateResponse to_message(const Event& event, const EventForm& form) {
   v1::GenerateResponse message;
-  message.set_id(id);
+  message.set_id(form.id);
+  message.set_choice(static_cast<std::int32_t>(form.choice));
+  ToolCallParser* const calls = form.calls;
   if (const auto* progress = std::get_if<PrefillProgress>(&event)) {
     message.mutable_progress()->set_total(progress->total);
     message.mutable_progress()->set_cached(progress->cached);
     message.mutable_progress()->set_done(progress->done);
     message.mutable_progress()->set_seconds_left(progress->seconds_left);
+  } else if (const auto* prompt = std::get_if<PromptTokens>(&event)) {
+    set_prompt(*prompt, form.tokenizer, *message.mutable_prompt());
   } else if (const auto* delta = std::get_if<TokenDelta>(&event)) {
-    set_token(*delta, with_logprobs, tokenizer, *message.mutable_token());
+    set_token(*delta, form.with_logprobs, form.tokenizer, *message.mutable_token());
     const std::int32_t token = delta->token.token;
-    set_answer(id,
+    set_answer(form,
                calls == nullptr ? AnswerDelta{delta->text, {}} : calls->push(token, delta->text),
                *message.mutable_token());
   } else {
     const auto& finish = std::get<Finish>(event);
     v1::Finished& finished = *message.mutable_finished();
     set_finished(finish, finished);
-    set_answer(id, calls == nullptr ? AnswerDelta{finish.text, {}} : calls->finish(finish.text),
+    finished.set_seed(form.seed);
+    set_answer(form, calls == nullptr ? AnswerDelta{finish.text, {}} : calls->finish(finish.text),
                finished);
     if (calls != nullptr && calls->calls() > 0 && finish.reason == FinishReason::stop) {
       finished.set_reason(v1::Finished::REASON_TOOL_CALLS);

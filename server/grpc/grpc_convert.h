@@ -2,6 +2,8 @@
 
 #include <grpcpp/support/status.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -19,10 +21,18 @@ StatusOr<ChatInput> to_input(const v1::ChatPrompt& prompt);
 /// Settings as a message has them.
 v1::Attention to_message(const AttentionSettings& settings);
 
-/// An event as a message. `calls` finds calls of tools in the answer's text; nullptr: there are
-/// none. `with_logprobs`: the request asked for them. A Finish must not be an error.
-v1::GenerateResponse to_message(const std::string& id, const Event& event, ToolCallParser* calls,
-                                bool with_logprobs, const Tokenizer& tokenizer);
+/// What an event's message depends on beside the event.
+struct EventForm {
+  const std::string& id;
+  std::size_t choice = 0;
+  std::uint64_t seed = 0;           ///< the choice's
+  ToolCallParser* calls = nullptr;  ///< finds calls in the answer's text; nullptr: there are none
+  bool with_logprobs = false;       ///< the request asked for them
+  const Tokenizer& tokenizer;
+};
+
+/// An event as a message. A Finish must not be an error.
+v1::GenerateResponse to_message(const Event& event, const EventForm& form);
 
 /// Codes have gRPC's numbers already.
 grpc::Status to_grpc(const Status& status);

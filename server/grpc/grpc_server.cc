@@ -11,28 +11,29 @@
 #include <thread>
 
 #include "mobius/v1/mobius.grpc.pb.h"
-#include "server/grpc/generation_reactor.h"
 #include "server/grpc/grpc_credentials.h"
+#include "server/grpc/mobius_calls.h"
 #include "server/grpc/unary_calls.h"
+#include "server/grpc/vllm_calls.h"
+#include "vllm/vllm_engine.grpc.pb.h"
 
 namespace mobius {
 namespace {
 
-constexpr char kServiceName[] = "mobius.v1.Mobius";
+constexpr const char* kServiceNames[] = {"mobius.v1.Mobius", "vllm.grpc.engine.VllmEngine"};
 
 class MobiusService final : public v1::Mobius::CallbackService {
  public:
-  MobiusService(GenerationService& service, const GrpcOptions& options)
-      : shared_(service, options.keys, std::chrono::seconds(options.grpc.write_timeout_seconds)) {}
+  explicit MobiusService(CallContext& shared) : shared_(shared) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
-    return GenerationReactor::start_generate(*context, shared_, *request).get();
+    return generate_call(*context, shared_, *request);
   }
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Chat(grpc::CallbackServerContext* context,
                                                        const v1::ChatRequest* request) override {
-    return GenerationReactor::start_chat(*context, shared_, *request).get();
+    return chat_call(*context, shared_, *request);
   }
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
@@ -59,10 +60,55 @@ class MobiusService final : public v1::Mobius::CallbackService {
     return abort_call(*context, shared_, *request);
   }
 
-  int calls() const { return shared_.calls(); }
+ private:
+  CallContext& shared_;
+};
+
+class VllmService final : public vllm::grpc::engine::VllmEngine::CallbackService {
+ public:
+  explicit VllmService(CallContext& shared) : shared_(shared) {}
+
+  grpc::ServerWriteReactor<vllm::grpc::engine::GenerateResponse>* Generate(
+      grpc::CallbackServerContext* context,
+      const vllm::grpc::engine::GenerateRequest* request) override {
+    return vllm_generate_call(*context, shared_, *request);
+  }
+
+  grpc::ServerUnaryReactor* HealthCheck(
+      grpc::CallbackServerContext* context,
+      const vllm::grpc::engine::HealthCheckRequest* /*request*/,
+      vllm::grpc::engine::HealthCheckResponse* response) override {
+    return vllm_health_call(*context, shared_, *response);
+  }
+
+  grpc::ServerUnaryReactor* Abort(grpc::CallbackServerContext* context,
+                                  const vllm::grpc::engine::AbortRequest* request,
+                                  vllm::grpc::engine::AbortResponse* /*response*/) override {
+    return vllm_abort_call(*context, shared_, *request);
+  }
+
+  grpc::ServerUnaryReactor* GetModelInfo(
+      grpc::CallbackServerContext* context,
+      const vllm::grpc::engine::GetModelInfoRequest* /*request*/,
+      vllm::grpc::engine::GetModelInfoResponse* response) override {
+    return vllm_model_info_call(*context, shared_, *response);
+  }
+
+  grpc::ServerUnaryReactor* GetServerInfo(
+      grpc::CallbackServerContext* context,
+      const vllm::grpc::engine::GetServerInfoRequest* /*request*/,
+      vllm::grpc::engine::GetServerInfoResponse* response) override {
+    return vllm_server_info_call(*context, shared_, *response);
+  }
+
+  grpc::ServerUnaryReactor* GetLoads(grpc::CallbackServerContext* context,
+                                     const vllm::grpc::engine::GetLoadsRequest* request,
+                                     vllm::grpc::engine::GetLoadsResponse* response) override {
+    return vllm_loads_call(*context, shared_, *request, *response);
+  }
 
  private:
-  CallContext shared_;
+  CallContext& shared_;
 };
 
 /// Bounds what clients can make gRPC hold, and lets it notice those that are gone.
@@ -91,9 +137,13 @@ void quiet_grpc() {
 }
 
 struct GrpcServer::Impl {
-  Impl(GenerationService& generation, const GrpcOptions& options) : service(generation, options) {}
+  Impl(GenerationService& generation, const GrpcOptions& options)
+      : shared(generation, options.keys, std::chrono::seconds(options.grpc.write_timeout_seconds)) {
+  }
 
-  MobiusService service;
+  CallContext shared;
+  MobiusService mobius{shared};
+  VllmService vllm{shared};
   int port = 0;
   std::shared_ptr<grpc::ServerCredentials> credentials;
   std::unique_ptr<grpc::Server> server;
@@ -111,7 +161,8 @@ GrpcServer::GrpcServer(const GrpcOptions& access, GenerationService& service)
   // gRPC would share a port with another process that listens on it; a mistake, not a wish.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   set_limits(options, builder);
-  builder.RegisterService(&impl_->service);
+  builder.RegisterService(&impl_->mobius);
+  builder.RegisterService(&impl_->vllm);
   impl_->server = builder.BuildAndStart();
   if (impl_->server == nullptr || impl_->port == 0) {
     throw std::runtime_error("grpc.port: cannot listen on " + options.address + " port " +
@@ -133,12 +184,12 @@ std::uint16_t GrpcServer::port() const {
 
 void GrpcServer::set_serving(bool serving) {
   grpc::HealthCheckServiceInterface* health = impl_->server->GetHealthCheckService();
-  health->SetServingStatus(kServiceName, serving);
+  for (const char* const name : kServiceNames) health->SetServingStatus(name, serving);
   health->SetServingStatus("", serving);
 }
 
 bool GrpcServer::wait_idle(std::chrono::steady_clock::time_point deadline) {
-  while (impl_->service.calls() > 0) {
+  while (impl_->shared.calls() > 0) {
     if (std::chrono::steady_clock::now() >= deadline) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }

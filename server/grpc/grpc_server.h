@@ -21,8 +21,8 @@ struct GrpcOptions {
 /// before anything else of gRPC, and before threads exist. GRPC_VERBOSITY, where it is set, wins.
 void quiet_grpc();
 
-/// The gRPC front end: mobius.v1.Mobius, grpc.health.v1.Health and reflection, on gRPC's own
-/// threads. All functions are for one controlling thread.
+/// The gRPC front end: mobius.v1.Mobius, vllm.grpc.engine.VllmEngine, grpc.health.v1.Health and
+/// reflection, on gRPC's own threads. All functions are for one controlling thread.
 class GrpcServer {
  public:
   /// Binds and starts to answer. `service` must outlive this. Throws std::runtime_error with one
@@ -36,7 +36,7 @@ class GrpcServer {
   /// The port that it listens on.
   std::uint16_t port() const;
 
-  /// What the health service says of mobius.v1.Mobius and of the server as a whole.
+  /// What the health service says of both services and of the server as a whole.
   void set_serving(bool serving);
 
   /// Waits until no generation is being answered (health watches may go on). False if that did not

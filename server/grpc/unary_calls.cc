@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "server/grpc/call_access.h"
+#include "server/grpc/answer_now.h"
 #include "server/grpc/grpc_convert.h"
 #include "server/log.h"
 
@@ -15,18 +15,6 @@ namespace mobius {
 namespace {
 
 using Tokens = std::vector<std::int32_t>;
-
-/// A call that is answered at once. `answer` returns its status.
-template <typename Answer>
-grpc::ServerUnaryReactor* answer_now(grpc::CallbackServerContext& context, CallContext& shared,
-                                     const char* method, LogLevel level, const Answer& answer) {
-  CallAccess access(context, method);
-  Status status = access.admit(shared.keys, /*counted=*/false);
-  if (status.ok()) status = answer(access);
-  grpc::ServerUnaryReactor* const reactor = context.DefaultReactor();
-  reactor->Finish(access.end(status, level));
-  return reactor;
-}
 
 /// Its field as a TokenizeRequest has it.
 Status in_chat(const Status& status) {

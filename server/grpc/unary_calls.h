@@ -8,7 +8,8 @@
 
 namespace mobius {
 
-/// The calls that have one answer. Messages and context live until gRPC is done with the reactor.
+/// The calls of mobius.v1 that have one answer. Messages and context live until gRPC is done with
+/// the reactor.
 
 /// On a thread for that: it takes as long as the text is long.
 grpc::ServerUnaryReactor* tokenize_call(grpc::CallbackServerContext& context, CallContext& shared,

@@ -191,10 +191,10 @@ class Server:
 
     # ---- gRPC ----------------------------------------------------------------------------------
 
-    def grpc_client(self, **options):
+    def grpc_client(self, service="mobius.v1.Mobius", **options):
         """Options are channel arguments, "." written as "__"."""
         arguments = [(f"grpc.{key.replace('__', '.')}", value) for key, value in options.items()]
-        return ReflectionClient(self.grpc_address, arguments, self.grpc_credentials)
+        return ReflectionClient(self.grpc_address, arguments, self.grpc_credentials, service)
 
 
 def sse_data(text):
@@ -210,9 +210,9 @@ def sse_data(text):
 
 
 class ReflectionClient:
-    """Calls mobius.v1 knowing nothing but what the reflection service says."""
+    """Calls a service knowing nothing but what the reflection service says."""
 
-    def __init__(self, address, options, credentials=None):
+    def __init__(self, address, options, credentials=None, service="mobius.v1.Mobius"):
         options = [("grpc.max_send_message_length", -1), *options]
         if credentials is None:
             self.channel = grpc.insecure_channel(address, options=options)
@@ -221,14 +221,15 @@ class ReflectionClient:
         database = ProtoReflectionDescriptorDatabase(self.channel)
         self.services = list(database.get_services())
         self.pool = descriptor_pool.DescriptorPool(database)
-        self.service = self.pool.FindServiceByName("mobius.v1.Mobius")
+        self.service = self.pool.FindServiceByName(service)
         self.metadata = []  # (name, value), sent with every call
 
     def close(self):
         self.channel.close()
 
     def message(self, name, **fields):
-        descriptor = self.pool.FindMessageTypeByName(f"mobius.v1.{name}")
+        package = self.service.full_name.rpartition(".")[0]
+        descriptor = self.pool.FindMessageTypeByName(f"{package}.{name}")
         return message_factory.GetMessageClass(descriptor)(**fields)
 
     def call(self, method, request, timeout=ANSWER_SECONDS):
@@ -236,7 +237,7 @@ class ReflectionClient:
         descriptor = self.service.FindMethodByName(method)
         output = message_factory.GetMessageClass(descriptor.output_type)
         stub = self.channel.unary_stream(
-            f"/mobius.v1.Mobius/{method}",
+            f"/{self.service.full_name}/{method}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=output.FromString,
         )
@@ -247,7 +248,7 @@ class ReflectionClient:
         descriptor = self.service.FindMethodByName(method)
         output = message_factory.GetMessageClass(descriptor.output_type)
         stub = self.channel.unary_unary(
-            f"/mobius.v1.Mobius/{method}",
+            f"/{self.service.full_name}/{method}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=output.FromString,
         )

@@ -1,5 +1,6 @@
 """mobius.v1 through reflection alone, as a client without generated code sees it."""
 
+import json
 import signal
 
 import grpc
@@ -96,6 +97,10 @@ def test_progress_logprobs_and_attention(grpc_client):
         ({"text": "x", "options": {"max_tokens": -1}}, "max_tokens", "-1"),
         ({"text": "x", "options": {"top_p": 0}}, "top_p", "0"),
         ({"text": "x", "options": {"top_logprobs": 21}}, "top_logprobs", "20"),
+        ({"text": "x", "options": {"n": 129}}, "n", "128"),
+        ({"text": "x", "options": {"n": 0}}, "n", "128"),
+        ({"text": "x", "options": {"prompt_logprobs": 21}}, "prompt_logprobs", "20"),
+        ({"tokens": {"ids": [1] * 8000}, "options": {"prompt_logprobs": 0, "n": 5}}, "tokens.ids", "32768"),
         ({"text": "x", "options": {"logit_bias": {100000: 1}}}, "logit_bias", "100000"),
         ({"tokens": {"ids": [1, -5]}}, "tokens.ids[1]", "-5"),
         ({"tokens": {"ids": [1] * 9000}}, "tokens.ids", "9000"),
@@ -118,6 +123,94 @@ def test_bad_requests_name_field_and_value(grpc_client, fields, field, words):
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert words in error.value.details()
     assert dict(error.value.trailing_metadata())["mobius-field"] == field
+
+
+def test_several_choices(server, grpc_client):
+    body = {"max_tokens": 12, "seed": 9, "ignore_eos": True}
+    _, answer = server.complete("Hello", n=3, **body)
+    messages = list(grpc_client.generate(text="Hello", options={**body, "n": 3}))
+    texts = [
+        "".join(m.token.text + m.finished.text for m in messages if m.choice == i) for i in range(3)
+    ]
+    assert texts == [choice["text"] for choice in answer["choices"]]
+    ends = [m for m in messages if m.WhichOneof("event") == "finished"]
+    assert sorted(m.choice for m in ends) == [0, 1, 2]
+    for end in ends:
+        assert end.finished.seed == answer["choices"][end.choice]["mobius"]["seed"]
+        assert end.finished.usage.completion_tokens == 12
+    assert len({m.id for m in messages}) == 1
+
+
+def test_choices_of_a_chat_with_tools_have_calls_of_their_own(grpc_client):
+    tool = json.dumps(
+        {
+            "type": "function",
+            "function": {
+                "name": "f",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"x": {"type": "boolean"}},
+                    "required": ["x"],
+                    "additionalProperties": False,
+                },
+            },
+        }
+    )
+    messages = list(
+        grpc_client.chat(
+            messages=[{"role": "user", "content": "x"}],
+            tools=[tool],
+            tool_choice={"function": "f"},
+            options={"n": 2, "seed": 4, "max_tokens": 200},
+        )
+    )
+    calls = {0: {}, 1: {}}
+    for message in messages:
+        for part in (message.token, message.finished):
+            for call in part.tool_calls:
+                if call.id:
+                    calls[message.choice]["id"] = call.id
+                old = calls[message.choice].get("arguments", "")
+                calls[message.choice]["arguments"] = old + call.arguments
+    assert calls[0]["id"] != calls[1]["id"]
+    for call in calls.values():
+        assert set(json.loads(call["arguments"])) == {"x"}
+
+
+def test_one_choice_that_fails_ends_the_call_and_all_others(server, grpc_client):
+    call = grpc_client.generate(
+        text="x", options={"n": 3, "max_tokens": 8000, "ignore_eos": True}, timeout=0.3
+    )
+    with pytest.raises(grpc.RpcError) as error:
+        list(call)
+    assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    server.wait_idle()
+
+
+def test_abort_ends_all_choices(server, grpc_client):
+    call = grpc_client.generate(text="x", options={"n": 3, "max_tokens": 8000, "ignore_eos": True})
+    first = next(call)
+    grpc_client.ask("Abort", id=first.id)
+    with pytest.raises(grpc.RpcError) as error:
+        list(call)
+    assert error.value.code() == grpc.StatusCode.CANCELLED
+    server.wait_idle()
+
+
+def test_prompt_logprobs(server, grpc_client):
+    options = {"max_tokens": 2, "seed": 1, "prompt_logprobs": 2, "n": 2}
+    messages = list(grpc_client.generate(text="Once upon", options=options))
+    _, answer = server.complete("Once upon", max_tokens=2, seed=1, echo=True, logprobs=2)
+    expected = answer["choices"][0]["logprobs"]["token_logprobs"]
+    for choice in (0, 1):
+        own = [m for m in messages if m.choice == choice]
+        kinds = [m.WhichOneof("event") for m in own]
+        assert kinds.index("token") > max(i for i, kind in enumerate(kinds) if kind == "prompt")
+        tokens = [t for m in own for t in m.prompt.tokens]
+        assert len(tokens) == answer["usage"]["prompt_tokens"]
+        assert not tokens[0].HasField("logprob") and len(tokens[0].top) == 0
+        assert [t.logprob for t in tokens[1:]] == pytest.approx(expected[1 : len(tokens)], abs=1e-5)
+        assert all(len(t.top) == 2 for t in tokens[1:])
 
 
 def test_bad_chats(grpc_client):
