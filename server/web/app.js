@@ -93,6 +93,7 @@ function request() {
     const chosen = policy(phase);
     if (chosen) mobius[phase] = chosen;
   }
+  if (element('full_layers').value) mobius.full_attention_last_layers = element('full_layers').valueAsNumber;
   return {
     messages: system ? [{ role: 'system', content: system }, ...messages] : [...messages],
     max_tokens: element('max_tokens').valueAsNumber,

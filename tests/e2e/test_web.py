@@ -219,6 +219,17 @@ def test_it_shows_where_the_model_looked(page):
     assert where.text.split("read")[1].startswith(" 1.00 times"), (together, where.text)
 
 
+@pytest.mark.parametrize("layers", [0, 1])
+def test_last_layers_may_read_everything(page, layers):
+    from selenium.webdriver.common.keys import Keys
+
+    type_into(page, "full_layers", str(layers))
+    box = ask_about_a_story(page)
+    box.find_element("css selector", ".routing canvas").send_keys(Keys.HOME, *[Keys.ARROW_DOWN] * 5)
+    where = box.find_element("css selector", ".routing .where").text
+    assert "Layer 4" in where and ("full attention" in where) == (layers == 1)
+
+
 def test_where_the_model_looked_is_told_in_light_and_dark(page):
     with contextlib.ExitStack() as stack:
         stack.callback(page.execute_cdp_cmd, "Emulation.setEmulatedMedia", {"features": []})
