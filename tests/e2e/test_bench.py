@@ -44,9 +44,9 @@ def check(report, requests):
     assert report["ttft_ms"]["count"] == report["e2e_ms"]["count"] == requests
     assert report["ttft_ms"]["max"] <= report["e2e_ms"]["max"]
     assert len(report["per_request"]) == requests
-    # Seconds are rounded to milliseconds.
-    assert requests / (report["seconds"] + 0.001) <= report["throughput"]["requests_per_s"]
-    assert report["throughput"]["requests_per_s"] * (report["seconds"] - 0.001) <= requests
+    # Both are rounded to thousandths.
+    seconds, rate = report["seconds"], report["throughput"]["requests_per_s"]
+    assert (rate - 0.001) * (seconds - 0.001) <= requests <= (rate + 0.001) * (seconds + 0.001)
 
 
 def test_closed_loop(server):
