@@ -197,8 +197,8 @@ StatusOr<Generation> GenerationService::start(const Input& input) try {
 
   if (const std::size_t answers = static_cast<std::size_t>(n) * num_prompts;
       options.routing && answers > 1) {
-    return Status::invalid("routing", "routing is set; it is told of one answer, not of " +
-                                          std::to_string(answers));
+    return Status::invalid(
+        "routing", "routing is set; it is told of one answer, not of " + std::to_string(answers));
   }
 
   Generation generation;

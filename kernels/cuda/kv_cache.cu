@@ -101,8 +101,8 @@ __global__ void rope_append_kernel(RopeArguments a) {
   const std::int64_t columns = std::int64_t{a.heads + 2 * a.kv_heads} * a.head_dim;
   const float* in = a.qkv + first_row * columns + head * a.head_dim;
   const int pairs = rows * half;
-  // What the kernel before does not write is read while it ends: for decode's one row, latencies are
-  // all there is.
+  // What the kernel before does not write is read while it ends: for decode's one row, latencies
+  // are all there is.
   const int own = static_cast<int>(threadIdx.x);
   float first_cosine;
   float first_sine;
