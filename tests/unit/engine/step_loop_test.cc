@@ -17,32 +17,6 @@ using std::chrono::seconds;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-EngineOptions options(std::int32_t max_running, std::int32_t step_tokens,
-                      std::vector<std::int32_t> end_tokens = {}) {
-  EngineOptions out;
-  out.max_running = max_running;
-  out.step_tokens = step_tokens;
-  out.end_tokens = std::move(end_tokens);
-  return out;
-}
-
-// Runs one request whose generated tokens are these bytes.
-Outcome generate(const std::string& text, GenerationRequest request,
-                 std::vector<std::int32_t> end_tokens = {}) {
-  RunnerInfo model = simulated_model();
-  model.vocab_size = 512;
-  Bench bench(options(4, 16, std::move(end_tokens)), model);
-  bench.runner.scripts[request.sampling.seed] = bytes(text);
-  const auto stream = bench.add(std::move(request));
-  return bench.finish(*stream);
-}
-
-GenerationRequest with_stop(std::vector<std::string> stop, std::int32_t max_tokens = 50) {
-  GenerationRequest request = make_request(5, max_tokens, 1);
-  request.stop = std::move(stop);
-  return request;
-}
-
 // ---- tokens --------------------------------------------------------------------------------
 
 TEST(StepLoop, GeneratesWhatTheModelSays) {
@@ -67,7 +41,8 @@ TEST(StepLoop, SameTokensAloneInABatchAndPreempted) {
       return 1 + static_cast<std::int32_t>(random() % most);
     };
     const std::int32_t max_running = upto(12);
-    Bench bench(options(max_running, max_running + upto(40)), simulated_model(10 + upto(40)));
+    Bench bench(engine_options(max_running, max_running + upto(40)),
+                simulated_model(10 + upto(40)));
     const std::int32_t context = bench.loop.max_context();
     std::vector<GenerationRequest> requests;
     std::vector<std::shared_ptr<Stream>> streams;
@@ -113,7 +88,7 @@ TEST(StepLoop, OtherSeedOtherTokens) {
 }
 
 TEST(StepLoop, ContextFullEndsWithLength) {
-  Bench bench(options(4, 16), simulated_model(5));
+  Bench bench(engine_options(4, 16), simulated_model(5));
   EXPECT_EQ(bench.loop.max_context(), 20);
   GenerationRequest request = make_request(15, 1);
   request.max_tokens.reset();
@@ -133,102 +108,10 @@ TEST(StepLoop, PassesLogprobsThrough) {
   EXPECT_EQ(outcome.deltas[1].token.top[2].token, 2);
 }
 
-// ---- scored prompts --------------------------------------------------------------------------
-
-std::vector<float> logprobs(const Outcome& outcome) {
-  std::vector<float> out;
-  for (std::size_t i = 1; i < outcome.prompt.size(); ++i) out.push_back(outcome.prompt[i].logprob);
-  return out;
-}
-
-std::vector<std::int32_t> scored_tokens(const Outcome& outcome) {
-  std::vector<std::int32_t> out;
-  for (const SampledToken& token : outcome.prompt) out.push_back(token.token);
-  return out;
-}
-
-GenerationRequest scored_request(std::size_t prompt_tokens, std::uint64_t seed = 0) {
-  GenerationRequest request = make_request(prompt_tokens, 3, seed);
-  request.prompt_logprobs = 2;
-  return request;
-}
-
-TEST(StepLoop, ScoresAPrompt) {
-  for (const std::size_t length : {1U, 2U, 16U, 17U, 60U}) {
-    Bench bench;
-    const GenerationRequest request = scored_request(length);
-    const Outcome outcome = bench.finish(*bench.add(request));
-    EXPECT_EQ(scored_tokens(outcome), request.prompt);
-    EXPECT_EQ(logprobs(outcome), expected_prompt_logprobs(request));
-    EXPECT_TRUE(outcome.prompt[0].top.empty());
-    if (length > 1) {
-      EXPECT_EQ(outcome.prompt[1].top.size(), 2U);
-    }
-    EXPECT_EQ(outcome.tokens(), expected_tokens(request, bench.runner.info(), 3));
-  }
-}
-
-TEST(StepLoop, ScoresNothingUnasked) {
-  Bench bench;
-  EXPECT_TRUE(bench.finish(*bench.add(make_request(20, 3))).prompt.empty());
-}
-
-TEST(StepLoop, ScoredPromptsAreComputedWhole) {
-  Bench bench;
-  const GenerationRequest request = scored_request(30);
-  GenerationRequest plain = request;
-  plain.prompt_logprobs = -1;
-  bench.finish(*bench.add(plain));
-  EXPECT_GT(bench.finish(*bench.add(plain)).finish().usage.cached_tokens, 0);
-  const Outcome outcome = bench.finish(*bench.add(request));
-  EXPECT_EQ(outcome.finish().usage.cached_tokens, 0);
-  EXPECT_EQ(logprobs(outcome), expected_prompt_logprobs(request));
-  EXPECT_EQ(outcome.tokens(), expected_tokens(request, bench.runner.info(), 3));
-}
-
-TEST(StepLoop, ScoresTheSameAloneInABatchAndPreempted) {
-  std::int64_t preemptions = 0;
-  for (std::uint32_t seed = 0; seed < 40 && !HasFailure(); ++seed) {
-    std::mt19937 random(seed);
-    const auto upto = [&](std::uint32_t most) {
-      return 1 + static_cast<std::int32_t>(random() % most);
-    };
-    const std::int32_t max_running = upto(16);  // at 16 there are no logits to spare
-    Bench bench(options(max_running, max_running + upto(40)), simulated_model(12 + upto(20)));
-    std::vector<GenerationRequest> requests;
-    std::vector<std::shared_ptr<Stream>> streams;
-    while (requests.size() < 20) {
-      GenerationRequest request = make_request(static_cast<std::size_t>(upto(40)), upto(20),
-                                               random() % 8);  // some have the same prompt
-      if (random() % 2 == 0) request.prompt_logprobs = 0;
-      requests.push_back(request);
-      streams.push_back(bench.add(std::move(request)));
-      for (std::uint32_t i = random() % 4; i > 0; --i) bench.step();
-    }
-    bench.run();
-    preemptions += bench.loop.stats().preemptions;
-    for (std::size_t i = 0; i < requests.size(); ++i) {
-      Outcome outcome;
-      outcome.take(*streams[i]);
-      ASSERT_TRUE(outcome.ended());
-      EXPECT_TRUE(outcome.in_order);
-      EXPECT_EQ(outcome.tokens(),
-                expected_tokens(requests[i], bench.runner.info(), outcome.deltas.size()));
-      if (requests[i].prompt_logprobs < 0) {
-        EXPECT_TRUE(outcome.prompt.empty());
-        continue;
-      }
-      EXPECT_EQ(scored_tokens(outcome), requests[i].prompt);
-      EXPECT_EQ(logprobs(outcome), expected_prompt_logprobs(requests[i]));
-    }
-  }
-  EXPECT_GT(preemptions, 20) << "the workloads are too easy";
-}
-
 TEST(StepLoop, UsesTheSmallestLimitOfOptionsAndRunner) {
   RunnerInfo model = simulated_model();
   model.limits = {8, 3, 50};
-  Bench bench(options(64, 512), model);
+  Bench bench(engine_options(64, 512), model);
   EXPECT_EQ(bench.loop.max_running(), 3);
   EXPECT_EQ(bench.loop.max_context(), 50);
   for (int i = 0; i < 6; ++i) bench.add(make_request(20, 5, static_cast<std::uint64_t>(i)));
@@ -236,10 +119,10 @@ TEST(StepLoop, UsesTheSmallestLimitOfOptionsAndRunner) {
 }
 
 TEST(StepLoop, RefusesNegativeTargetsAndLimits) {
-  EngineOptions late = options(4, 16);
+  EngineOptions late = engine_options(4, 16);
   late.itl_target = std::chrono::milliseconds(-1);
   EXPECT_THROW(Bench{late}, std::invalid_argument);
-  EngineOptions few = options(4, 16);
+  EngineOptions few = engine_options(4, 16);
   few.max_waiting_tokens = -1;
   EXPECT_THROW(Bench{few}, std::invalid_argument);
 }
@@ -249,106 +132,18 @@ TEST(StepLoop, RefusesOptionsThatCannotWork) {
   const auto make = [&](const EngineOptions& given, Runner& with) {
     return StepLoop(given, with, *byte_tokenizer(), [] { return TimePoint(); });
   };
-  EXPECT_THROW(make(options(0, 8), runner), std::invalid_argument);
-  EXPECT_THROW(make(options(1, 0), runner), std::invalid_argument);
+  EXPECT_THROW(make(engine_options(0, 8), runner), std::invalid_argument);
+  EXPECT_THROW(make(engine_options(1, 0), runner), std::invalid_argument);
   RunnerInfo broken = simulated_model();
   broken.limits.max_context = 1;
   SimulatedRunner tiny(broken);
-  EXPECT_THROW(make(options(1, 8), tiny), std::invalid_argument);
-}
-
-// ---- ends ----------------------------------------------------------------------------------
-
-TEST(StepLoop, EndTokenStopsAndPrintsNothing) {
-  GenerationRequest request = make_request(5, 50, 1);
-  const Outcome outcome = generate("hi!", request, {'!'});
-  EXPECT_THAT(outcome.tokens(), ElementsAre('h', 'i', '!'));
-  EXPECT_EQ(outcome.text(), "hi");
-  EXPECT_EQ(outcome.finish().reason, FinishReason::stop);
-  EXPECT_EQ(outcome.finish().stop_sequence, "");
-  EXPECT_EQ(outcome.finish().usage.completion_tokens, 3);
-}
-
-TEST(StepLoop, IgnoreEosGoesOnButStopTokensHold) {
-  GenerationRequest request = make_request(5, 50, 1);
-  request.ignore_eos = true;
-  request.stop_tokens = {'.'};
-  const Outcome outcome = generate("hi! you.", request, {'!'});
-  EXPECT_EQ(outcome.text(), "hi! you");
-  EXPECT_EQ(outcome.finish().reason, FinishReason::stop);
-}
-
-TEST(StepLoop, EndTokenAsLastAllowedTokenIsAStop) {
-  const Outcome outcome = generate("hi!", make_request(5, 3, 1), {'!'});
-  EXPECT_EQ(outcome.finish().reason, FinishReason::stop);
-}
-
-TEST(StepLoop, StopStringAcrossTokensIsNotShown) {
-  const Outcome outcome = generate("some text\n\nUser: more", with_stop({"never", "\n\nUser:"}));
-  EXPECT_EQ(outcome.text(), "some text");
-  EXPECT_EQ(outcome.finish().reason, FinishReason::stop);
-  EXPECT_EQ(outcome.finish().stop_sequence, "\n\nUser:");
-  EXPECT_EQ(outcome.finish().usage.completion_tokens, 16);
-  EXPECT_EQ(outcome.deltas.back().text, "");
-}
-
-TEST(StepLoop, HeldBackTextComesWithTheTokenThatClearsIt) {
-  const Outcome outcome = generate("a##b", with_stop({"###"}, 4));
-  std::vector<std::string> texts;
-  for (const TokenDelta& delta : outcome.deltas) texts.push_back(delta.text);
-  EXPECT_THAT(texts, ElementsAre("a", "", "", "##b"));
-}
-
-TEST(StepLoop, HeldBackTextComesWithTheEnd) {
-  const Outcome outcome = generate("a##", with_stop({"###"}, 3));
-  EXPECT_EQ(outcome.finish().reason, FinishReason::length);
-  EXPECT_EQ(outcome.finish().text, "##");
-  EXPECT_EQ(outcome.finish().stop_sequence, "");
-}
-
-TEST(StepLoop, NeverCutsACharacter) {
-  // Each of these characters is two to four tokens.
-  const std::string text = "äöü€🙂x";
-  const Outcome outcome = generate(text, with_stop({}, static_cast<std::int32_t>(text.size())));
-  EXPECT_EQ(outcome.text(), text);
-  EXPECT_EQ(outcome.deltas[0].text, "");
-  EXPECT_EQ(outcome.deltas[1].text, "ä");
-}
-
-TEST(StepLoop, StopStringOfCharactersThatShareBytes) {
-  // ö and ü share their first byte; the stop begins with one and must not match the other.
-  const Outcome outcome = generate("xöüö€!", with_stop({"ö€"}));
-  EXPECT_EQ(outcome.text(), "xöü");
-  EXPECT_EQ(outcome.finish().stop_sequence, "ö€");
-}
-
-TEST(StepLoop, IncompleteCharacterAtTheEndBecomesAReplacement) {
-  const Outcome outcome = generate("a\xE2\x82", with_stop({}, 3));
-  EXPECT_EQ(outcome.deltas[2].text, "");
-  EXPECT_EQ(outcome.finish().text, "\xEF\xBF\xBD");
-}
-
-TEST(StepLoop, StopStringWinsOverLength) {
-  const Outcome outcome = generate("abcd", with_stop({"cd"}, 4));
-  EXPECT_EQ(outcome.finish().reason, FinishReason::stop);
-  EXPECT_EQ(outcome.text(), "ab");
-}
-
-TEST(StepLoop, SpecialTokensPrintNothing) {
-  RunnerInfo model = simulated_model();
-  model.vocab_size = 512;
-  Bench bench(options(4, 16, {kEndOfTurn}), model);
-  bench.runner.scripts[3] = {'o', 'k', 256, kEndOfTurn};
-  const Outcome outcome = bench.finish(*bench.add(make_request(3, 50, 3)));
-  EXPECT_EQ(outcome.text(), "ok");
-  EXPECT_EQ(outcome.deltas.size(), 4U);
-  EXPECT_EQ(outcome.finish().reason, FinishReason::stop);
+  EXPECT_THROW(make(engine_options(1, 8), tiny), std::invalid_argument);
 }
 
 // ---- progress, reads, times ----------------------------------------------------------------
 
 TEST(StepLoop, ReportsPrefillProgress) {
-  Bench bench(options(4, 16));
+  Bench bench(engine_options(4, 16));
   GenerationRequest request = make_request(40, 2);
   request.report_progress = true;
   const Outcome outcome = bench.finish(*bench.add(request));
@@ -361,7 +156,7 @@ TEST(StepLoop, ReportsPrefillProgress) {
 }
 
 TEST(StepLoop, ProgressSaysHowLongTheRestTakes) {
-  Bench bench(options(4, 16));
+  Bench bench(engine_options(4, 16));
   bench.runner.on_step = [&](const StepBatch&) { bench.now += seconds(4); };
   GenerationRequest request = make_request(40, 2);
   request.report_progress = true;
@@ -379,7 +174,7 @@ TEST(StepLoop, ProgressSaysHowLongTheRestTakes) {
 }
 
 TEST(StepLoop, UrgentRequestsGoFirstAndClientsShare) {
-  Bench bench(options(1, 16));
+  Bench bench(engine_options(1, 16));
   const auto add = [&](std::int32_t priority, const char* client, std::uint64_t seed) {
     GenerationRequest request = make_request(8, 3, seed);
     request.priority = priority;
@@ -409,7 +204,7 @@ TEST(StepLoop, UrgentRequestsGoFirstAndClientsShare) {
 }
 
 TEST(StepLoop, ProgressNeverGoesBackAfterPreemption) {
-  Bench bench(options(8, 16), simulated_model(16));
+  Bench bench(engine_options(8, 16), simulated_model(16));
   std::vector<std::shared_ptr<Stream>> streams;
   for (std::uint64_t i = 0; i < 12; ++i) {
     GenerationRequest request = make_request(8 + i, 20, i);
@@ -450,7 +245,7 @@ TEST(StepLoop, ReadsDoNotDependOnPreemption) {
   const GenerationRequest request = make_request(8, 20, 11);
   Bench alone;
   const Outcome expected = alone.finish(*alone.add(request));
-  Bench crowded(options(8, 16), simulated_model(16));
+  Bench crowded(engine_options(8, 16), simulated_model(16));
   for (std::uint64_t i = 0; i < 6; ++i) crowded.add(make_request(8, 20, i));
   const auto stream = crowded.add(request);
   const Outcome outcome = crowded.finish(*stream);
@@ -461,7 +256,7 @@ TEST(StepLoop, ReadsDoNotDependOnPreemption) {
 }
 
 TEST(StepLoop, MeasuresFromArrival) {
-  Bench bench(options(1, 16));
+  Bench bench(engine_options(1, 16));
   bench.runner.on_step = [&](const StepBatch&) { bench.now += seconds(1); };
   bench.add(make_request(16, 2));  // two steps
   const Outcome outcome = bench.finish(*bench.add(make_request(32, 3, 1)));
@@ -507,7 +302,7 @@ struct ThreeStates {
     EXPECT_EQ(bench.loop.stats().running, 2);
     EXPECT_EQ(bench.loop.stats().waiting, 1);
   }
-  Bench bench{options(2, 16)};
+  Bench bench{engine_options(2, 16)};
   std::shared_ptr<Stream> decoding, prefilling, queued;
 };
 
@@ -564,7 +359,9 @@ TEST(StepLoop, DeadlineNotYetReachedChangesNothing) {
 TEST(StepLoop, CancelledRequestStillGivesItsHeldBackText) {
   Bench bench;
   bench.runner.scripts[1] = bytes("ab##cd");
-  const auto stream = bench.add(with_stop({"###"}));
+  GenerationRequest stopping = make_request(5, 50, 1);
+  stopping.stop = {"###"};
+  const auto stream = bench.add(std::move(stopping));
   for (int i = 0; i < 4; ++i) bench.step();
   stream->cancel();
   bench.run();
@@ -575,7 +372,7 @@ TEST(StepLoop, CancelledRequestStillGivesItsHeldBackText) {
 }
 
 TEST(StepLoop, CancellingOthersDoesNotChangeTokens) {
-  Bench bench(options(6, 16), simulated_model(24));
+  Bench bench(engine_options(6, 16), simulated_model(24));
   std::vector<std::shared_ptr<Stream>> others;
   for (std::uint64_t i = 1; i < 10; ++i) others.push_back(bench.add(make_request(12, 30, i)));
   const GenerationRequest request = make_request(20, 25, 99);

@@ -130,4 +130,13 @@ Outcome Bench::finish(Stream& stream) {
   return outcome;
 }
 
+EngineOptions engine_options(std::int32_t max_running, std::int32_t step_tokens,
+                             std::vector<std::int32_t> end_tokens) {
+  EngineOptions out;
+  out.max_running = max_running;
+  out.step_tokens = step_tokens;
+  out.end_tokens = std::move(end_tokens);
+  return out;
+}
+
 }  // namespace mobius

@@ -58,4 +58,8 @@ class Bench {
   StepLoop loop;
 };
 
+/// With limits as small as tests like them.
+EngineOptions engine_options(std::int32_t max_running, std::int32_t step_tokens,
+                             std::vector<std::int32_t> end_tokens = {});
+
 }  // namespace mobius
