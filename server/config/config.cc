@@ -151,6 +151,16 @@ void check_endpoint(const ServerConfig& config, std::string_view key, const std:
                      "\"; must be tcp://ADDRESS:PORT or ipc://PATH");
     return;
   }
+  // ZeroMQ takes greater numbers for another port.
+  const std::string port = endpoint.substr(colon + 1);
+  int number = -1;
+  const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
+  const bool whole = error == std::errc{} && end == port.data() + port.size();
+  if (port != "*" && (!whole || number < 0 || number > 65535)) {
+    errors.push_back(std::string(key) + ": has the port \"" + brief_text(port) +
+                     "\"; must be from 0 to 65535");
+    return;
+  }
   std::string address = endpoint.substr(kTcp.size(), colon - kTcp.size());
   if (address.starts_with('[') && address.ends_with(']')) {
     address = address.substr(1, address.size() - 2);

@@ -1,6 +1,8 @@
 #include "server/config/sources.h"
 
+#include <filesystem>
 #include <iterator>
+#include <system_error>
 #include <utility>
 #include <variant>
 
@@ -34,6 +36,15 @@ std::vector<std::string> read_config(const ConfigSources& sources, ServerConfig&
 
 ConfigReload reload_config(const ServerConfig& running, const ConfigSources& sources) {
   ConfigReload result{running, {}, {}, {}};
+  // To open a pipe that nobody writes to would wait for ever, and the caller is who stops the
+  // server. At the start it is allowed: --config <(...).
+  std::error_code ignored;
+  const auto type = std::filesystem::status(sources.file, ignored).type();
+  using enum std::filesystem::file_type;
+  if (type == fifo || type == character || type == block || type == socket) {
+    result.errors = {sources.file + ": cannot be read again: is not a regular file"};
+    return result;
+  }
   ServerConfig wanted;
   result.errors = read_config(sources, wanted);
   // Values that contradict each other are worth a line only once each of them is valid.

@@ -23,6 +23,8 @@ constexpr int kMostUnsent = 100000;
 /// Batches that wait for the thread.
 constexpr std::size_t kMostWaiting = 10000;
 constexpr std::chrono::milliseconds kLinger{500};
+/// A request for a replay has a few bytes; whoever sends more is disconnected.
+constexpr std::int64_t kLongestRequest = 4096;
 constexpr std::int64_t kEndOfReplay = -1;
 
 double seconds_now() {
@@ -68,6 +70,10 @@ class KvEventPublisher::Impl {
     publisher_.set(zmq::sockopt::sndhwm, kMostUnsent);
     publisher_.set(zmq::sockopt::linger, static_cast<int>(kLinger.count()));
     replay_.set(zmq::sockopt::linger, 0);
+    replay_.set(zmq::sockopt::maxmsgsize, kLongestRequest);
+    // A replay is sent faster than any client takes it: all of it and its end have to fit, and
+    // another one behind it.
+    replay_.set(zmq::sockopt::sndhwm, static_cast<int>(2 * (options.buffer_batches + 1)));
     bind(publisher_, "kv_events.endpoint", options.endpoint);
     if (!options.replay_endpoint.empty()) {
       bind(replay_, "kv_events.replay_endpoint", options.replay_endpoint);

@@ -340,6 +340,15 @@ TEST(Config, KvEventsStayOnTheMachineUnlessTold) {
                 ElementsAre(std::string("kv_events.endpoint: is \"") + endpoint +
                             "\"; must be tcp://ADDRESS:PORT or ipc://PATH"));
   }
+  for (const std::string port : {"65536", "99999", "-1", "1x", "99999999999999999999"}) {
+    config.kv_events.endpoint = "tcp://127.0.0.1:" + port;
+    EXPECT_THAT(check_config(config), ElementsAre("kv_events.endpoint: has the port \"" + port +
+                                                  "\"; must be from 0 to 65535"));
+  }
+  for (const char* endpoint : {"tcp://127.0.0.1:0", "tcp://127.0.0.1:*", "tcp://[::1]:65535"}) {
+    config.kv_events.endpoint = endpoint;
+    EXPECT_THAT(check_config(config), IsEmpty());
+  }
 }
 
 TEST(Config, KvEventsNeedACacheAndReplaysNeedEvents) {

@@ -174,6 +174,29 @@ TEST_F(KvEvents, ReplayKeepsTheLatest) {
   EXPECT_EQ(parse_kv_event_number(all[1][1]), 5);
 }
 
+TEST_F(KvEvents, ReplayOfManyBatchesIsWhole) {
+  // More than ZeroMQ keeps for one peer unless told otherwise.
+  constexpr std::uint64_t kBatches = 9000;
+  KvEventPublisher publisher(options());
+  for (std::uint64_t i = 0; i < kBatches; ++i) publisher.publish({PageRemoved{i}});
+  EXPECT_THAT(replay_all(publisher, kv_event_number(0)), SizeIs(1 + kBatches + 1));
+}
+
+TEST_F(KvEvents, WhoSendsMoreThanARequestIsDisconnected) {
+  KvEventPublisher publisher(options());
+  zmq::socket_t socket(context_, zmq::socket_type::dealer);
+  socket.set(zmq::sockopt::linger, 0);
+  socket.set(zmq::sockopt::reconnect_ivl, -1);
+  socket.connect(publisher.replay_endpoint());
+  socket.send(zmq::const_buffer(), zmq::send_flags::sndmore);
+  socket.send(zmq::buffer(std::string(1U << 20U, 'x')), zmq::send_flags::none);
+  socket.send(zmq::const_buffer(), zmq::send_flags::sndmore);
+  socket.send(zmq::buffer(kv_event_number(0)), zmq::send_flags::none);
+  socket.set(zmq::sockopt::rcvtimeo, 200);
+  EXPECT_THAT(receive(socket), SizeIs(0));
+  EXPECT_THAT(replay_all(publisher, kv_event_number(0)), SizeIs(2));
+}
+
 TEST_F(KvEvents, WhatIsNoRequestIsPassedOver) {
   KvEventPublisher publisher(options());
   zmq::socket_t socket(context_, zmq::socket_type::dealer);

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
@@ -101,6 +102,14 @@ TEST_F(Sources, AfterAnErrorEverythingStays) {
   }
   std::filesystem::remove(file_);
   EXPECT_THAT(reload_config(before, sources_).errors, ElementsAre(HasSubstr("cannot be read")));
+}
+
+TEST_F(Sources, APipeInTheFilesPlaceIsNotWaitedFor) {
+  const ServerConfig before = running();
+  std::filesystem::remove(file_);
+  ASSERT_EQ(mkfifo(file_.c_str(), 0600), 0);
+  EXPECT_THAT(reload_config(before, sources_).errors,
+              ElementsAre(file_.string() + ": cannot be read again: is not a regular file"));
 }
 
 TEST_F(Sources, TheCommandLineStillWins) {
