@@ -232,10 +232,12 @@ std::vector<std::string> load_config_file(ServerConfig& config, const std::files
   std::ifstream stream(file, std::ios::binary);
   std::ostringstream text;
   if (stream) text << stream.rdbuf();
-  if (!stream || std::filesystem::is_directory(file)) {
-    const int error = errno;
-    return {file.string() + ": cannot be read: " +
-            (std::filesystem::is_directory(file) ? "is a directory" : std::strerror(error))};
+  const int error = errno;
+  std::error_code ignored;  // a path that leads nowhere is no directory
+  const bool directory = std::filesystem::is_directory(file, ignored);
+  if (!stream || directory) {
+    return {file.string() +
+            ": cannot be read: " + (directory ? "is a directory" : std::strerror(error))};
   }
   return apply_config_json(config, text.str(), file.string());
 }

@@ -104,6 +104,14 @@ TEST_F(Sources, AfterAnErrorEverythingStays) {
   EXPECT_THAT(reload_config(before, sources_).errors, ElementsAre(HasSubstr("cannot be read")));
 }
 
+TEST_F(Sources, ALinkToItselfIsAnError) {
+  const ServerConfig before = running();
+  std::filesystem::remove(file_);
+  std::filesystem::create_symlink(file_, file_);
+  EXPECT_THAT(reload_config(before, sources_).errors,
+              ElementsAre(file_.string() + ": cannot be read: Too many levels of symbolic links"));
+}
+
 TEST_F(Sources, APipeInTheFilesPlaceIsNotWaitedFor) {
   const ServerConfig before = running();
   std::filesystem::remove(file_);
