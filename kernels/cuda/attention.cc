@@ -81,7 +81,8 @@ bool launch_fast_tiles(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t 
                           .slices = step.hopper_slices + std::ptrdiff_t{layer} * host.slices,
                           .num_slices = host.slices,
                           .page_table = step.pages,
-                          .table_stride = step.max_pages};
+                          .table_stride = step.max_pages,
+                          .told = {step.told, step.told_at, layer}};
   MOBIUS_CUDA(
       hopper::prefill_attention(pages_of(kv, layer), rows, limits, workspace.hopper, stream));
   return true;
@@ -110,7 +111,8 @@ bool launch_fast_singles(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_
                           .slices = step.hopper_singles + std::ptrdiff_t{layer} * host.slices,
                           .num_slices = host.slices,
                           .page_table = step.pages,
-                          .table_stride = step.max_pages};
+                          .table_stride = step.max_pages,
+                          .told = {step.told, step.told_at, layer}};
   MOBIUS_CUDA(
       hopper::decode_attention(pages_of(kv, layer), rows, limits, workspace.hopper, stream));
   return true;
@@ -224,7 +226,10 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
   };
   const bool sparse_tiles = host.top_k > 0 && call.tiles > 0;
   const bool sparse_singles = host.single_top_k > 0 && !fast_singles;
-  if (sparse_tiles || sparse_singles) launch_gate(call, shape.head_dim, stream);
+  if (sparse_tiles || sparse_singles) {
+    launch_gate(call, shape.head_dim, stream);
+    if (step.told != nullptr) launch_told(call, host.slices, stream);
+  }
   if (call.tiles > 0) launch_tiles(call, shape.head_dim, stream);
   if (decode) launch_decode(call, shape.head_dim, stream);
   if (streams) launch_streams(call, shape.head_dim, stream);

@@ -81,6 +81,9 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
 
 // The plain kernels, for head_dim 32, 64 and 128. Which tile a row is in does not change its bits.
 void launch_gate(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream);
+/// Lists of what the gate chose for slices' last rows, where the step asks and a slice's gate was
+/// the plain one.
+void launch_told(const AttentionCall& call, std::int32_t slices, cudaStream_t stream);
 void launch_tiles(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream);
 /// Slices of one row leave partial results, which launch_merge merges. `blocks`: thread blocks that
 /// share the spans.

@@ -117,6 +117,7 @@ class CudaBackend final : public Backend {
     info.memory_bytes = free > kReservedBytes ? free - kReservedBytes : 0;
     info.threads = 1;
     info.weights_in_place = false;
+    info.tells_blocks = true;
     info.default_compute = DType::bf16;
     info.fp8_weights = true;
     return info;
@@ -213,13 +214,16 @@ class CudaBackend final : public Backend {
     MOBIUS_CUDA(cudaSetDevice(device_));
     step_->upload(step, stream_);
     const HostStep& host = step_->host();
-    constexpr std::int32_t kMost = (1 << 16) - 1;
+    constexpr std::int32_t kMost = (1 << 15) - 1;
     if (host.single > 0 && host.single == host.rows && host.rows <= kMost) {
-      // Launches follow from how many rows there are, at which layers some are full, and from the
-      // greatest top_k under MoBA, of no effect beyond what fits here.
+      // Launches follow from how many rows there are, at which layers some are full, whether some
+      // tell what they choose, and from the greatest top_k under MoBA, of no effect beyond what
+      // fits here.
+      const bool told = step_->device().told != nullptr;
       log_.begin_replayable(static_cast<std::uint64_t>(host.rows) << 48 |
                             static_cast<std::uint64_t>(host.logit_rows) << 32 |
                             static_cast<std::uint64_t>(host.single_full_layers) << 16 |
+                            std::uint64_t{told} << 15 |
                             static_cast<std::uint64_t>(std::min(host.single_top_k, kMost)));
     } else {
       log_.begin_immediate();
@@ -303,7 +307,7 @@ class CudaBackend final : public Backend {
             "attention: out " + shape_of(out) + ", q " + shape_of(q));
     const bool replayable = log_.replayable();
     log_.add({MOBIUS_SIGNATURE(Operation::attention, out, q), bits_of(&pool),
-              static_cast<std::uint64_t>(layer)},
+              static_cast<std::uint64_t>(layer), bits_of(step_->device().told)},
              [=, this, &pool] {
                launch_attention(out, q, pool, layer, host(), step_->device(), attention_,
                                 replayable, stream_.get());
@@ -346,6 +350,7 @@ class CudaBackend final : public Backend {
   void wait() override {
     log_.flush();
     stream_.synchronize();
+    if (step_) step_->tell_blocks();
     if (sample_rows_.empty()) return;
     sampler_->collect(sampled_, sample_rows_);
     sampled_ = {};

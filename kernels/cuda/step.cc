@@ -55,6 +55,7 @@ StepUploader::Layout StepUploader::lay_out(std::int32_t rows, const StepLimits& 
       static_cast<std::size_t>(kv.num_layers) * s * sizeof(hopper::Slice) / sizeof(std::int32_t);
   layout.hopper_slices = place(hopper_slices);
   layout.hopper_singles = place(hopper_slices);
+  layout.told_at = place(s);
   const std::int32_t blocks = multiprocessors();
   layout.decode_block_runs = place(static_cast<std::size_t>(blocks) + 1);
   const auto runs =
@@ -75,7 +76,8 @@ StepUploader::StepUploader(const StepLimits& limits, const KvShape& kv, std::int
       tile_queries_(kTileWarps * warp_queries(heads / kv.kv_heads)),
       max_pages_(max_pages(limits, kv)),
       few_(lay_out(std::min(limits.max_sequences, limits.max_rows), limits, kv)),
-      many_(lay_out(limits.max_rows, limits, kv)) {
+      many_(lay_out(limits.max_rows, limits, kv)),
+      told_(kv, heads) {
   const std::size_t bytes = many_.end * sizeof(std::int32_t);
   const std::size_t page_bytes = static_cast<std::size_t>(limits.max_sequences) *
                                  static_cast<std::size_t>(max_pages_) * sizeof(std::int32_t);
@@ -100,6 +102,7 @@ void StepUploader::check(const StepView& step) const {
     require(slice.first_position <= limits_.max_context - slice.num_rows,
             "a sequence is longer than planned");
   }
+  told_.check(step);
 }
 
 void StepUploader::fill(const StepView& step, const Layout& layout, std::int32_t* at) {
@@ -194,6 +197,7 @@ void StepUploader::upload(const StepView& step, const CudaStream& stream) {
   const Layout& layout = few ? few_ : many_;
   auto* description = reinterpret_cast<std::int32_t*>(pinned_.data());
   fill(step, layout, description);
+  told_.begin(step, {description + layout.told_at, step.slices.size()});
   const std::size_t filled = fill_runs(layout, description);
   auto* base = static_cast<std::int32_t*>(memory_.get());
   MOBIUS_CUDA(cudaMemcpyAsync(base, pinned_.data(), filled * sizeof(std::int32_t),
@@ -230,6 +234,8 @@ void StepUploader::upload(const StepView& step, const CudaStream& stream) {
       .single_spans = base + layout.single_spans,
       .decode_runs = reinterpret_cast<const DecodeRun*>(base + layout.decode_runs),
       .decode_block_runs = base + layout.decode_block_runs,
+      .told = told_.lists(),
+      .told_at = base + layout.told_at,
       .hopper_slices = reinterpret_cast<const hopper::Slice*>(base + layout.hopper_slices),
       .hopper_singles = reinterpret_cast<const hopper::Slice*>(base + layout.hopper_singles)};
 }

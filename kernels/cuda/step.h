@@ -9,6 +9,7 @@
 #include "kernels/cuda/decode_runs.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/hopper/moba.h"
+#include "kernels/cuda/told_blocks.h"
 
 namespace mobius {
 
@@ -43,6 +44,10 @@ struct DeviceStep {
   /// decode_blocks blocks.
   const DecodeRun* decode_runs = nullptr;
   const std::int32_t* decode_block_runs = nullptr;  ///< [decode_blocks + 1]
+  /// Where to tell what slices' last rows choose (ToldBlocks): null, or lists in page-locked memory
+  /// of the host, and [S] where a slice's begin in them.
+  std::int32_t* told = nullptr;
+  const std::int32_t* told_at = nullptr;
   /// [layers, S] each: slices as kernels/cuda/hopper takes them, with the policy at the layer. In
   /// the first, those of one row have 0 rows; in the second, all but those of one row under MoBA.
   const hopper::Slice* hopper_slices = nullptr;
@@ -104,6 +109,8 @@ class StepUploader {
 
   const HostStep& host() const { return host_; }
   const DeviceStep& device() const { return device_; }
+  /// Fills in SequenceSlice::attended where the step asked, once its kernels are done.
+  void tell_blocks() { told_.collect(); }
 
  private:
   /// Addresses within one buffer for steps of up to so many rows: steps of few rows are copied in
@@ -114,7 +121,7 @@ class StepUploader {
     std::size_t first_row = 0, num_rows = 0, first_position = 0;
     std::size_t policy_block = 0, policy_top_k = 0, full_last_layers = 0;
     std::size_t segments = 0, tiles = 0, single_rows = 0, single_spans = 0, hopper_slices = 0,
-                hopper_singles = 0;
+                hopper_singles = 0, told_at = 0;
     std::size_t decode_block_runs = 0;
     std::size_t decode_runs = 0;  ///< last: what the step has none of is not copied
     std::size_t end = 0;          ///< all in int32 elements
@@ -136,6 +143,7 @@ class StepUploader {
   PinnedBuffer pinned_;
   PinnedBuffer pinned_pages_;
   std::vector<DecodeRow> decode_rows_;
+  ToldBlocks told_;
   HostStep host_;
   DeviceStep device_;
 };

@@ -9,11 +9,12 @@
 namespace mobius::gpu {
 namespace {
 
+constexpr std::int32_t kLayers = 2;
 constexpr std::int32_t kLayer = 1;
 
 KvShape shape_of(const AttentionSizes& sizes, std::int32_t num_pages) {
-  return {2,           num_pages,           sizes.page_tokens, sizes.kv_heads, sizes.head_dim,
-          DType::bf16, sizes.centroid_block};
+  return {kLayers,        num_pages,   sizes.page_tokens,   sizes.kv_heads,
+          sizes.head_dim, DType::bf16, sizes.centroid_block};
 }
 
 }  // namespace
@@ -67,10 +68,19 @@ void AttentionFixture::step(std::span<const TestSlice> slices) {
   const std::int64_t q_columns = std::int64_t{sizes.heads} * sizes.head_dim;
   std::vector<SequenceSlice> step_slices;
   std::vector<float> qkv;
+  std::vector<std::vector<std::int32_t>> attended(slices.size());
   std::int32_t rows = 0;
   for (const TestSlice& slice : slices) {
     const TestSequence& sequence = *slice.sequence;
-    step_slices.push_back({rows, slice.rows, sequence.done, sequence.pages, sequence.policy, 0});
+    std::vector<std::int32_t>& told = attended[step_slices.size()];
+    if (slice.asks) {
+      const std::int32_t last = sequence.done + slice.rows - 1;
+      told.assign(
+          static_cast<std::size_t>(kLayers * sizes.heads * attended_blocks(sequence.policy, last)),
+          -1);
+    }
+    step_slices.push_back(
+        {rows, slice.rows, sequence.done, sequence.pages, sequence.policy, 0, told});
     const auto* begin = sequence.qkv.data() + static_cast<std::size_t>(sequence.done) * columns;
     qkv.insert(qkv.end(), begin, begin + static_cast<std::size_t>(slice.rows) * columns);
     rows += slice.rows;
@@ -87,6 +97,14 @@ void AttentionFixture::step(std::span<const TestSlice> slices) {
   launch_attention(out.tensor(), q.tensor(), *pool_, kLayer, uploader_->host(), uploader_->device(),
                    workspace_, false, stream_.get());
   stream_.synchronize();
+  uploader_->tell_blocks();
+  for (std::size_t s = 0; s < slices.size(); ++s) {
+    if (!slices[s].asks) continue;
+    TestSequence& sequence = *slices[s].sequence;
+    const auto layer = static_cast<std::ptrdiff_t>(attended[s].size() / kLayers);
+    sequence.told[sequence.done + slices[s].rows - 1] = {attended[s].begin() + kLayer * layer,
+                                                         attended[s].end()};
+  }
   if (!q.margins_intact() || !out.margins_intact()) {
     throw std::runtime_error("written outside of q or the output");
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -33,12 +34,15 @@ struct TestSequence {
   std::vector<float> out;  ///< same shape
   /// [tokens, Q]: blocks chosen besides the current one, as bits; filled under MoBA.
   std::vector<std::vector<std::uint32_t>> selected;
+  /// Of slices that asked: blocks that their last row attends, by its position, [Q][n].
+  std::map<std::int32_t, std::vector<std::int32_t>> told;
   std::int32_t done = 0;
 };
 
 struct TestSlice {
   TestSequence* sequence = nullptr;
   std::int32_t rows = 0;
+  bool asks = false;  ///< for TestSequence::told
 };
 
 /// A pool of two layers (the second is under test), and steps on it. Free pages hold NaN.

@@ -100,6 +100,18 @@ __device__ __forceinline__ void choose_blocks(const DecodeParams& p, DecodeShare
   __syncthreads();
 }
 
+/// What choose_blocks chose, if somebody asks. The first of a row's blocks of threads calls it.
+__device__ __forceinline__ void tell_blocks(const DecodeParams& p, const DecodeShared& s,
+                                            const Slice& slice, const DecodeRow& row, int head) {
+  const Told& told = p.rows.told;
+  const int at = told.at[blockIdx.z];
+  const int count = slice.top_k - 1;
+  const int i = static_cast<int>(threadIdx.x);
+  if (at < 0 || i >= count) return;
+  const std::int64_t list = static_cast<std::int64_t>(told.layer) * p.rows.q_heads + head;
+  told.lists[at + list * count + i] = i < s.count - 1 ? s.chosen[i] : row.candidates;
+}
+
 template <int kDim>
 __global__ void __launch_bounds__(kDecodeThreads, 2)
     decode_attend_kernel(const __grid_constant__ DecodeParams p) {
@@ -123,6 +135,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
   if (split >= splits) return;
   wait_previous_kernel();
   choose_blocks(p, s, row, pair);
+  if (p.rows.told.lists != nullptr && split == 0) tell_blocks(p, s, slice, row, head);
   const int keys = (s.count - 1) * row.block + row.position % row.block + 1;
   const int share = ((keys + parts - 1) / parts + 63) / 64 * 64;
   float* partial = p.partial + pair * kMaxParts * (kDim + 2);

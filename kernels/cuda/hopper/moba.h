@@ -52,6 +52,17 @@ struct Slice {
   std::int32_t top_k;           ///< blocks per query, the current one included
 };
 
+/// Asks which blocks the last rows of slices choose besides their own, each list in any order. Only
+/// of rows that leave some block out and have a top_k of 2 or more. Where scores were NaN and fewer
+/// were chosen, the row's own block fills the list. Addresses of the device (page-locked memory of
+/// the host will do).
+struct Told {
+  std::int32_t* lists = nullptr;     ///< null: nobody asks
+  const std::int32_t* at = nullptr;  ///< [num_slices] where in `lists` the slice's begin; -1: not
+  std::int32_t layer =
+      0;  ///< the slice's lists are [layers][q_heads][top_k - 1]; this one is filled
+};
+
 /// Rows of a call. `slices` and `page_table` are device memory.
 struct Rows {
   const void* q = nullptr;  ///< bf16 [rows, q_heads, head_dim], after RoPE
@@ -62,6 +73,7 @@ struct Rows {
   std::int32_t num_slices = 0;
   const std::int32_t* page_table = nullptr;  ///< [*, table_stride] page ids in sequence order
   std::int32_t table_stride = 0;
+  Told told{};
 };
 
 /// Upper bounds on what a workspace must serve.

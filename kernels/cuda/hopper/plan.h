@@ -52,6 +52,10 @@ cudaError_t launch_centroids(const KvPages& kv, const Pass& pass, const PassArra
 cudaError_t launch_index(const Pass& pass, const PassArrays& arrays, int max_gate_tiles,
                          cudaStream_t stream);
 
+/// What the gate chose for slices' last rows, where `told` asks. After the gate.
+cudaError_t launch_told(const Pass& pass, const PassArrays& arrays, const Slice* slices,
+                        const Told& told, int q_heads, cudaStream_t stream);
+
 /// out = the partial results of each gated pair, merged in the order of slots.
 cudaError_t launch_combine(const Pass& pass, const PassArrays& arrays, std::uint16_t* out,
                            int q_heads, int max_gate_tiles, cudaStream_t stream);

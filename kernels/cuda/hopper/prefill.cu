@@ -120,6 +120,10 @@ cudaError_t run_pass(const KvPages& kv, const Rows& rows, const Cut& cut, const 
             ? launch_gate_d128(gate, centroids, cut.slots, cut.max_gate_tiles, stream)
             : launch_gate_d64(gate, centroids, cut.slots, cut.max_gate_tiles, stream));
     MOBIUS_RETURN_IF_ERROR(launch_index(pass, arrays, cut.max_gate_tiles, stream));
+    if (rows.told.lists != nullptr) {
+      MOBIUS_RETURN_IF_ERROR(
+          launch_told(pass, arrays, rows.slices, rows.told, rows.q_heads, stream));
+    }
   }
   AttendParams p{};
   p.q = q;
