@@ -1,8 +1,10 @@
 // Times steps of a Llama-shaped model of random weights on the CUDA backend: prefill, single-stream
 // decode and a batch of streams, each beside its floor.
 //
-//   step_bench [--layers N] [--weights bf16|fp8|both] [--json FILE --commit ID --date DATE]
+//   step_bench [--layers N] [--weights bf16|fp8|both] [--only TEXT]
+//              [--json FILE --commit ID --date DATE]
 //
+// --only times the rows whose name contains TEXT, e.g. "decode".
 // Layers are timed as a whole model of N layers; the default is Llama 3.1 8B's 32 (16 GB of
 // weights), first in bf16, then in fp8. Keys and values before the timed tokens are random numbers.
 
@@ -238,11 +240,13 @@ struct Row {
 int run(int argc, char** argv) {
   std::int32_t layers = 32;
   std::string weights = "both";
+  std::string only;
   std::string json, commit = "unknown", date = "unknown";
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string argument = argv[i];
     if (argument == "--layers") layers = std::stoi(argv[i + 1]);
     if (argument == "--weights") weights = argv[i + 1];
+    if (argument == "--only") only = argv[i + 1];
     if (argument == "--json") json = argv[i + 1];
     if (argument == "--commit") commit = argv[i + 1];
     if (argument == "--date") date = argv[i + 1];
@@ -262,6 +266,7 @@ int run(int argc, char** argv) {
     const auto time = [&](std::string name, std::int32_t streams, std::int32_t count,
                           std::int32_t context, const AttentionPolicy& policy) {
       if (matrices == DType::e4m3) name += ", fp8";
+      if (name.find(only) == std::string::npos) return;
       const int repetitions = count > 1 ? 3 : 9;
       for (int i = 0; i < 2; ++i) model.step(streams, count, context, policy);
       std::vector<double> seconds;
