@@ -3,6 +3,7 @@
 #include <string_view>
 #include <utility>
 
+#include "engine/routing.h"
 #include "server/json.h"
 
 namespace mobius {
@@ -79,6 +80,7 @@ Status to_options(const v1::GenerationOptions& message, GenerationOptions& optio
   options.prompt_logprobs = optional_of<std::int64_t>(m.has_prompt_logprobs(), m.prompt_logprobs());
   options.top_logprobs = optional_of<std::int64_t>(m.has_top_logprobs(), m.top_logprobs());
   options.progress = m.progress();
+  options.routing = m.routing();
   options.priority = optional_of<std::int64_t>(m.has_priority(), m.priority());
   options.user = m.user();
   options.response_format = to_format(m.response_format());
@@ -137,6 +139,28 @@ void set_token(const TokenDelta& delta, bool with_logprobs, const Tokenizer& tok
   add_top(delta.token, tokenizer, *message.mutable_top());
 }
 
+void set_routing(const Routing& routing, v1::Routing& message) {
+  message.set_tokens(routing.tokens);
+  message.set_block(routing.block);
+  message.set_blocks(routing.blocks);
+  message.set_first_own_block(routing.first_own_block);
+  message.set_layers(routing.layers);
+  message.set_full_layers(routing.full_layers);
+  message.set_heads(routing.heads);
+  message.set_column_blocks(routing.column_blocks);
+  message.set_columns(routing.columns);
+  message.mutable_counts()->Assign(routing.counts.begin(), routing.counts.end());
+  for (const RoutedBlock& block : routing.top) {
+    v1::RoutedBlock& shown = *message.add_top();
+    shown.set_block(block.block);
+    shown.set_first_token(block.first_token);
+    shown.set_tokens(block.tokens);
+    shown.set_count(block.attended);
+    shown.set_own(block.own);
+    shown.set_text(block.text);
+  }
+}
+
 void set_finished(const Finish& finish, v1::Finished& message) {
   message.set_reason(finish.reason == FinishReason::length ? v1::Finished::REASON_LENGTH
                                                            : v1::Finished::REASON_STOP);
@@ -148,6 +172,7 @@ void set_finished(const Finish& finish, v1::Finished& message) {
   message.mutable_timing()->set_total_ms(milliseconds(finish.timing.total));
   set_block_reads(finish.prefill_reads, *message.mutable_prefill_reads());
   set_block_reads(finish.decode_reads, *message.mutable_decode_reads());
+  if (finish.routing != nullptr) set_routing(*finish.routing, *message.mutable_routing());
 }
 
 Status to_messages(const google::protobuf::RepeatedPtrField<v1::ChatMessage>& from_all,

@@ -101,6 +101,7 @@ grpc::ServerUnaryReactor* model_info_call(grpc::CallbackServerContext& context, 
     response.set_kv_heads(info.num_kv_heads);
     response.set_page_tokens(info.page_tokens);
     response.set_pages(info.num_pages);
+    response.set_routing(info.tells_blocks);
     *response.mutable_attention() = to_message(shared.service.attention());
     return Status();
   });

@@ -5,6 +5,7 @@ import pathlib
 import random
 import threading
 
+import grpc
 import pytest
 
 from server import Server
@@ -44,6 +45,13 @@ def embedded(tmp_path_factory):
     running = Server(tmp_path_factory.mktemp("embedded"), MODEL, kv__bytes=256 << 20)
     yield running
     assert running.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def grpc_embedded(embedded):
+    client = embedded.grpc_client()
+    yield client
+    client.close()
 
 
 def ask(server, document, question=QUESTION, **more):
@@ -154,6 +162,41 @@ def test_it_is_the_same_whole_and_streamed_on_every_endpoint(embedded):
     status, answer = embedded.complete(prompt, max_tokens=24, **common)
     assert status == 200, answer
     assert (answer["choices"][0]["text"], answer["mobius"]["routing"]) == (text, expected)
+
+
+def test_it_is_the_same_over_grpc(embedded, grpc_embedded):
+    document = story(3, 40, 20)
+    expected = ask(embedded, document)["mobius"]["routing"]
+    attention = {phase: {"mode": "MODE_MOBA", "block": BLOCK, "top_k": TOP_K} for phase in ("prefill", "decode")}
+    options = {"max_tokens": 24, "temperature": 0, "routing": True,
+               "attention": {**attention, "full_attention_last_layers": 1}}
+    prompt = embedded.post("/v1/chat/completions/render", {"messages": question_about(document)})[1]["token_ids"]
+    for messages in (grpc_embedded.chat(messages=question_about(document), options=options),
+                     grpc_embedded.generate(tokens={"ids": prompt}, options=options)):
+        messages = list(messages)
+        assert not any(message.finished.HasField("routing") for message in messages[:-1])
+        found = messages[-1].finished.routing
+        flat = [count for layer in expected["counts"] if layer for head in layer for count in head]
+        assert list(found.counts) == flat
+        assert (found.layers, found.full_layers, found.heads) == (LAYERS, 1, HEADS)
+        assert found.columns == len(flat) // HEADS // (LAYERS - 1)
+        for name in ("tokens", "block", "blocks", "first_own_block", "column_blocks"):
+            assert getattr(found, name) == expected[name], name
+        assert [{name: getattr(block, name) for name in ("block", "first_token", "tokens", "count", "own", "text")}
+                for block in found.top] == expected["top"]
+
+
+def test_over_grpc_too_only_where_asked(grpc_client):
+    assert grpc_client.ask("GetModelInfo").routing
+    options = {"max_tokens": 2, "ignore_eos": True}
+    assert not list(grpc_client.generate(text="Hi", options=options))[-1].finished.HasField("routing")
+    full = {phase: {"mode": "MODE_FULL"} for phase in ("prefill", "decode")}
+    found = list(grpc_client.generate(text="Hi", options={**options, "routing": True, "attention": full}))[-1].finished
+    assert found.HasField("routing") and (found.routing.tokens, found.routing.block) == (0, 0)
+    with pytest.raises(grpc.RpcError) as error:
+        list(grpc_client.generate(text="Hi", options={**options, "routing": True, "n": 2}))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert dict(error.value.trailing_metadata())["mobius-field"] == "routing"
 
 
 def test_texts_are_those_of_the_prompts_tokens(embedded):
