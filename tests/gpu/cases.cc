@@ -58,6 +58,9 @@ void DeviceMatrix::poison() {
 void DeviceMatrix::set(std::span<const float> values) {
   const std::vector<std::byte> data = packed(dtype_, values);
   MOBIUS_CUDA(cudaMemcpy(data_, data.data(), data.size(), cudaMemcpyHostToDevice));
+  // A copy from pageable memory returns before it has arrived, and the operations' streams do not
+  // wait for the default one.
+  MOBIUS_CUDA(cudaDeviceSynchronize());
 }
 
 std::vector<std::byte> DeviceMatrix::bytes() const {
