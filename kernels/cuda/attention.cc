@@ -1,10 +1,6 @@
 #include "kernels/cuda/attention.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <stdexcept>
-#include <string>
-#include <string_view>
 
 #include "kernels/cuda/check.h"
 
@@ -27,15 +23,6 @@ struct Parts {
   std::size_t arrived_bytes = 0;
   std::int32_t words = 0, blocks = 0, warps = 0;
 };
-
-/// MOBIUS_CUDA_STREAMS=old asks for attention_streams.cu where attention_decode.cu would do.
-bool asks_for_old_streams() {
-  const char* asked = std::getenv("MOBIUS_CUDA_STREAMS");
-  if (asked == nullptr || std::string_view(asked) == "new") return false;
-  if (std::string_view(asked) == "old") return true;
-  throw std::runtime_error("MOBIUS_CUDA_STREAMS is \"" + std::string(asked) +
-                           "\", must be new or old");
-}
 
 bool takes_fast_kernels(const KvShape& kv) {
   return (kv.head_dim == 64 || kv.head_dim == 128) && kv.page_tokens % 64 == 0;
@@ -198,8 +185,7 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
                             launch_fast_singles(out, q, kv, layer, host, step, workspace, stream);
   const bool full_singles = host.single > 0 && layer >= shape.num_layers - host.single_full_layers;
   const auto heads = static_cast<std::int32_t>(q.cols / shape.head_dim);
-  const bool decode = full_singles && !asks_for_old_streams() && takes_decode(shape, heads);
-  const bool streams = full_singles && !decode && takes_streams(shape);
+  const bool decode = full_singles && takes_decode(shape, heads);
   const AttentionCall call{
       .q = static_cast<const std::uint16_t*>(q.data),
       .out = static_cast<std::uint16_t*>(out.data),
@@ -220,8 +206,7 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
       .single = host.single,
       .decode_blocks = host.decode_blocks,
       .skip_sparse_singles = fast_singles,
-      .skip_full_singles = decode || streams,
-      .full_singles_merged = decode,
+      .skip_full_singles = decode,
       .early_copies = host.tiles == 0,
   };
   const bool sparse_tiles = host.top_k > 0 && call.tiles > 0;
@@ -232,16 +217,14 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
   }
   if (call.tiles > 0) launch_tiles(call, shape.head_dim, stream);
   if (decode) launch_decode(call, shape.head_dim, stream);
-  if (streams) launch_streams(call, shape.head_dim, stream);
-  const bool full_left = full_singles && !decode;
-  if (sparse_singles || (full_left && !streams)) {
+  if (sparse_singles || (full_singles && !decode)) {
     const std::int64_t items = std::int64_t{host.single_spans} * shape.kv_heads;
     const auto blocks =
         fixed_grid ? kSingleBlocks
                    : static_cast<std::int32_t>(std::min<std::int64_t>(items, kSingleBlocks));
     launch_singles(call, shape.head_dim, blocks, stream);
+    launch_merge(call, shape.head_dim, stream);
   }
-  if (sparse_singles || full_left) launch_merge(call, shape.head_dim, stream);
 }
 
 }  // namespace mobius

@@ -65,7 +65,6 @@ struct AttentionCall {
   std::int32_t decode_blocks = 0;    ///< that share those under full attention
   bool skip_sparse_singles = false;  ///< another kernel takes those under MoBA
   bool skip_full_singles = false;    ///< ... and those under full attention
-  bool full_singles_merged = false;  ///< ... and that one leaves nothing to merge
   /// Whether keys before the step's own rows may be read while the kernel before still runs.
   bool early_copies = false;
 };
@@ -91,12 +90,8 @@ void launch_singles(const AttentionCall& call, std::int32_t head_dim, std::int32
                     cudaStream_t stream);
 void launch_merge(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream);
 
-/// Rows under full attention, where the shape suits, merged: attention_decode.cu.
+/// Rows under full attention, where the shape suits: attention_decode.cu.
 bool takes_decode(const KvShape& kv, std::int32_t heads);
 void launch_decode(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream);
-
-/// The same as partial results: attention_streams.cu.
-bool takes_streams(const KvShape& kv);
-void launch_streams(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream);
 
 }  // namespace mobius

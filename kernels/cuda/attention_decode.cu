@@ -1,10 +1,4 @@
-#include <charconv>
 #include <cstddef>
-#include <cstdlib>
-#include <stdexcept>
-#include <string>
-#include <string_view>
-#include <system_error>
 
 #include "kernels/cuda/attention_decode_merge.cuh"
 #include "kernels/cuda/chain.cuh"
@@ -21,8 +15,8 @@ namespace decode {
 namespace {
 
 template <int D>
-constexpr std::size_t shared_bytes(int stages, int gqa) {
-  return static_cast<std::size_t>(stages * stage_bytes<D>()) +
+constexpr std::size_t shared_bytes(int gqa) {
+  return static_cast<std::size_t>(kStages<D> * stage_bytes<D>()) +
          static_cast<std::size_t>(kWarps * gqa * head_pitch<D>()) * sizeof(float);
 }
 
@@ -61,16 +55,16 @@ __device__ void compute_runs(const AttentionCall& call, Ring ring, Meeting& meet
 
 template <int D>
 __global__ void __launch_bounds__(kThreads + 32, 1)
-    decode_kernel(const __grid_constant__ AttentionCall call, int stages) {
+    decode_kernel(const __grid_constant__ AttentionCall call) {
   extern __shared__ __align__(128) std::uint8_t memory[];
-  __shared__ std::uint64_t full[kMostStages];
-  __shared__ std::uint64_t empty[kMostStages];
+  __shared__ std::uint64_t full[kStages<D>];
+  __shared__ std::uint64_t empty[kStages<D>];
   __shared__ Meeting meeting;
   // Through a shuffle, so that the compiler knows it to be the same in all lanes.
   const int warp = __shfl_sync(kFullMask, static_cast<int>(threadIdx.x) / 32, 0);
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < stages; ++i) {
+    for (int i = 0; i < kStages<D>; ++i) {
       hopper::barrier_init(full + i, 1);
       hopper::barrier_init(empty + i, kWarps);
     }
@@ -80,30 +74,13 @@ __global__ void __launch_bounds__(kThreads + 32, 1)
   __syncthreads();
   // What comes next settles beside this where there is room; it waits for the results by itself.
   hopper::release_next_kernel();
-  const Ring ring{hopper::smem_address(memory), full, empty, stages, {}};
+  const Ring ring{hopper::smem_address(memory), full, empty, {}};
   if (warp == kWarps) {
     copy_runs<D>(call, ring, lane);
   } else {
-    auto* shared = reinterpret_cast<float*>(memory + stages * stage_bytes<D>());
+    auto* shared = reinterpret_cast<float*>(memory + kStages<D> * stage_bytes<D>());
     compute_runs<D>(call, ring, meeting, shared, warp, lane);
   }
-}
-
-/// Enough bytes on their way for full bandwidth, and few enough that a product with a ring of 128
-/// KiB can settle beside this. MOBIUS_CUDA_DECODE_STAGES: so many instead, 4 to 10. Throws
-/// std::runtime_error on others.
-int stages_of_ring() {
-  const char* asked = std::getenv("MOBIUS_CUDA_DECODE_STAGES");
-  if (asked == nullptr) return 4;
-  const std::string_view text = asked;
-  int stages = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), stages);
-  if (error != std::errc{} || end != text.data() + text.size() || stages < 4 ||
-      stages > kMostStages) {
-    throw std::runtime_error("MOBIUS_CUDA_DECODE_STAGES is \"" + std::string(text) +
-                             "\", must be 4 to 10");
-  }
-  return stages;
 }
 
 template <int D>
@@ -111,7 +88,7 @@ void launch(const AttentionCall& call, cudaStream_t stream) {
   static const cudaError_t prepared = [] {
     const cudaError_t error =
         cudaFuncSetAttribute(decode_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(shared_bytes<D>(kMostStages, kMostHeads)));
+                             static_cast<int>(shared_bytes<D>(kMostHeads)));
     if (error != cudaSuccess) return error;
     return cudaFuncSetAttribute(decode_kernel<D>, cudaFuncAttributePreferredSharedMemoryCarveout,
                                 cudaSharedmemCarveoutMaxShared);
@@ -119,14 +96,12 @@ void launch(const AttentionCall& call, cudaStream_t stream) {
   MOBIUS_CUDA(prepared);
   const dim3 blocks(static_cast<unsigned>(call.decode_blocks));
   const dim3 threads(kThreads + 32);
-  const int stages = stages_of_ring();
-  const std::size_t shared = shared_bytes<D>(stages, call.gqa);
+  const std::size_t shared = shared_bytes<D>(call.gqa);
   if (overlaps_small_kernels()) {
-    MOBIUS_CUDA(
-        hopper::launch_overlapped(decode_kernel<D>, blocks, threads, shared, stream, call, stages));
+    MOBIUS_CUDA(hopper::launch_overlapped(decode_kernel<D>, blocks, threads, shared, stream, call));
     return;
   }
-  decode_kernel<D><<<blocks, threads, shared, stream>>>(call, stages);
+  decode_kernel<D><<<blocks, threads, shared, stream>>>(call);
   MOBIUS_CUDA_LAUNCHED();
 }
 

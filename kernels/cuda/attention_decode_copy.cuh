@@ -28,8 +28,10 @@ constexpr int kGroupTokens = 8;
 constexpr int kPieceTokens = kGroups * kGroupTokens;
 static_assert(kDecodeUnit == kPieceTokens);
 static_assert(kMostDecodeParts <= kMaxSpans);
-/// Of 16 KiB each with heads of 128.
-constexpr int kMostStages = 10;
+/// Of the ring, 128 KiB in all: more than half of a multiprocessor's, so that no two blocks settle
+/// on one while another has none.
+template <int D>
+constexpr int kStages = 1024 / D;
 
 template <int D>
 constexpr int group_bytes() {
@@ -48,7 +50,6 @@ struct Ring {
   std::uint32_t base;  ///< in shared memory
   std::uint64_t* full;
   std::uint64_t* empty;
-  int stages;
   matvec::Slot slot;
 
   template <int D>
@@ -185,7 +186,7 @@ __device__ void copy_runs(const AttentionCall& call, Ring ring, int lane) {
           matvec::copy_bulk(to + static_cast<std::uint32_t>(group * group_pitch<D>()), from,
                             static_cast<std::uint32_t>(group_bytes<D>()), full, policy);
         }
-        ring.slot.next(ring.stages);
+        ring.slot.next(kStages<D>);
       }
     }
   }

@@ -102,7 +102,7 @@ __device__ __forceinline__ void attend(Sums<D>& sums, const Queries<D>& queries,
   const auto release = [&] {
     __syncwarp();
     if (lane == 0) hopper::barrier_arrive(ring.empty + ring.slot.index);
-    ring.slot.next(ring.stages);
+    ring.slot.next(kStages<D>);
   };
   // Lanes' rows for ldmatrix: the group, which of the two tokens, which 8 of 16 dimensions.
   const auto lane_row = [&](int second, int half) {

@@ -107,7 +107,7 @@ __global__ void merge_kernel(const __grid_constant__ AttentionCall call) {
   const int d = static_cast<int>(threadIdx.x);
   const std::int64_t row = call.step.single_rows[single];
   const bool sparse = block_at(call, call.step.row_slice[row]) > 0;
-  if (sparse ? call.skip_sparse_singles : call.full_singles_merged) return;
+  if (sparse ? call.skip_sparse_singles : call.skip_full_singles) return;
   const int spans = call.step.single_spans[single + 1] - call.step.single_spans[single];
   const std::int64_t from = (std::int64_t{single} * call.heads + head) * kMaxSpans;
   const float* state = call.workspace.partial_state + 2 * from;

@@ -1,11 +1,7 @@
 #pragma once
 
-#include <charconv>
-#include <cstdlib>
 #include <stdexcept>
 #include <string>
-#include <string_view>
-#include <system_error>
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/device.h"
@@ -17,24 +13,11 @@
 namespace mobius::matvec {
 
 /// Leaves shared memory for small kernels, so that the next ones can settle beside this one.
-/// MOBIUS_CUDA_RING: so many KiB instead, 64 to 208; with 128, decode's attention settles beside
-/// it, too. Throws std::runtime_error on others.
-inline int ring_bytes() {
-  const char* asked = std::getenv("MOBIUS_CUDA_RING");
-  if (asked == nullptr) return 208 * 1024;
-  const std::string_view text = asked;
-  int kib = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), kib);
-  if (error != std::errc{} || end != text.data() + text.size() || kib < 64 || kib > 208) {
-    throw std::runtime_error("MOBIUS_CUDA_RING is \"" + std::string(text) +
-                             "\", must be 64 to 208");
-  }
-  return kib * 1024;
-}
+constexpr int kRingBytes = 208 * 1024;
 
 inline Grid grid_of(const Arguments& a) {
   const int tiles = (a.n + kTileRows - 1) / kTileRows;
-  return {.blocks = std::min(tiles, multiprocessors()), .ring_bytes = ring_bytes()};
+  return {.blocks = std::min(tiles, multiprocessors()), .ring_bytes = kRingBytes};
 }
 
 /// The most tiles that a block owns.
