@@ -44,10 +44,14 @@ struct KvShape {
   std::int32_t page_tokens = 0;
   std::int32_t kv_heads = 0;
   std::int32_t head_dim = 0;
+  /// Of keys, values and centroids, and of queries and attention's output.
   DType dtype = DType::bf16;
   /// Blocks of this size get their centroid stored when they complete; other block sizes are
   /// computed from page sums when they are asked for, with the same result. 0: store none.
   std::int32_t centroid_block = 0;
+  /// Keys and values are stored as e4m3 codes with a scale for each token and KV head
+  /// (moba.md, "Quantised keys and values"), and are code * scale, exactly, to whoever reads them.
+  bool fp8 = false;
 };
 
 /// Rows of one sequence inside a step: `num_rows` consecutive tokens, the first of them at

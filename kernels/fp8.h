@@ -1,14 +1,17 @@
 #pragma once
 
-// e4m3, the 8-bit float that weights are quantised to (Micikevicius et al., "FP8 formats for deep
-// learning", 2022): sign, 4 bits of exponent (bias 7), 3 of mantissa; values up to 448, subnormals
-// of 2^-9, no infinity.
+// e4m3, the 8-bit float that weights, keys and values are quantised to (Micikevicius et al., "FP8
+// formats for deep learning", 2022): sign, 4 bits of exponent (bias 7), 3 of mantissa; values up to
+// 448, subnormals of 2^-9, no infinity.
 //
 // A quantised weight has one scale a row (an output channel): its value is code * scale. Scales are
 // powers of two, so that value is exact in bf16, and a product of such weights has the bits of the
 // same product of bf16 weights, wherever the scale is multiplied in. What that costs: a row's
 // largest value lies in (224, 448] * scale instead of at 448; measured on normally distributed
 // weights, the relative error is 2.65 % instead of 2.64 % (tests/kernels/fp8_test.cc).
+//
+// The KV cache keeps one scale for each token, KV head and operand, a byte: the biased exponent of
+// a float, so that value and scale are exact in bf16 as well.
 //
 // The same code runs on the host and on the GPU. Not for files that are compiled for one
 // instruction set, as bf16.h says.
@@ -61,6 +64,27 @@ constexpr int fp8_exponent(float largest) {
   const int exponent = static_cast<int>(bits >> 23) - 127 - 8 + ((bits & 0x7FFFFFU) > 0x600000U);
   if (exponent < -kMostFp8Exponent) return -kMostFp8Exponent;
   return exponent > kMostFp8Exponent ? kMostFp8Exponent : exponent;
+}
+
+/// The scale byte of a KV vector whose values are at most `largest` in magnitude: 127 + exponent.
+/// 255, which is infinity, where some value is not finite (`largest` is then infinity or NaN): such
+/// a vector's codes are all 0, and 0 * infinity is NaN, so that it stays visible, and in its own
+/// sequence.
+constexpr std::uint8_t kv_scale_byte(float largest) {
+  const auto bits = std::bit_cast<std::uint32_t>(largest);
+  if ((bits & 0x7F800000U) == 0x7F800000U) return 255;
+  return static_cast<std::uint8_t>(127 + fp8_exponent(largest));
+}
+
+/// The scale that a byte stands for: the bits of a float's exponent.
+constexpr float kv_scale(std::uint8_t byte) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(byte) << 23);
+}
+
+/// The code of a value in a vector with this scale.
+constexpr std::uint8_t kv_code(float value, std::uint8_t byte) {
+  return byte == 255 ? std::uint8_t{0}
+                     : to_e4m3(value * power_of_two(127 - static_cast<int>(byte)));
 }
 
 }  // namespace mobius

@@ -6,8 +6,8 @@
 
 namespace mobius {
 
-/// Element types that weights, activations and the KV cache may have; e4m3 for weights alone
-/// (fp8.h).
+/// Element types that weights, activations and the KV cache may have; e4m3, with scales, for
+/// weights and the KV cache (fp8.h).
 enum class DType : std::uint8_t { f32, bf16, f16, e4m3 };
 
 constexpr std::size_t size_of(DType dtype) {

@@ -40,10 +40,6 @@ void check_range(const char* name, std::int64_t value, std::int64_t low, std::in
 
 void check_options(const ModelOptions& options, const LlamaConfig& config, DType compute) {
   if (compute == DType::f16) fail("model.dtype is f16, must be bf16 or f32");
-  if (options.kv_dtype.value_or(compute) != compute) {
-    fail("kv_dtype is " + std::string(name_of(*options.kv_dtype)) + ", must be the compute type (" +
-         std::string(name_of(compute)) + ")");
-  }
   check_range("kv.page_tokens", options.page_tokens, 1, kMaxPageTokens);
   check_range("engine.step_tokens", options.step_tokens, 1, kMaxStepTokens);
   check_range("engine.max_running", options.max_sequences, 1, kMaxSequences);
@@ -111,7 +107,8 @@ MemoryPlan plan_memory(const ModelOptions& options, const LlamaConfig& config, D
              .kv_heads = config.num_kv_heads,
              .head_dim = config.head_dim,
              .dtype = compute,
-             .centroid_block = options.centroid_block};
+             .centroid_block = options.centroid_block,
+             .fp8 = options.fp8_kv};
   const std::int32_t pages_of_one = plan.kv.num_pages;
 
   const std::size_t weight_bytes = weights.mapped_bytes + weights.copied_bytes;
@@ -181,9 +178,10 @@ std::string render(const MemoryPlan& plan) {
        dtype + ", steps of up to " + std::to_string(plan.limits.max_rows) + " tokens and " +
            std::to_string(plan.limits.max_sequences) + " sequences");
   line("KV cache", size_text(plan.kv_bytes),
-       std::string(name_of(plan.kv.dtype)) + ", " + std::to_string(plan.kv.num_pages) +
-           " pages of " + std::to_string(plan.kv.page_tokens) + " tokens = " +
-           std::to_string(std::int64_t{plan.kv.num_pages} * plan.kv.page_tokens) + " tokens");
+       std::string(plan.kv.fp8 ? "fp8" : name_of(plan.kv.dtype)) + ", " +
+           std::to_string(plan.kv.num_pages) + " pages of " + std::to_string(plan.kv.page_tokens) +
+           " tokens = " + std::to_string(std::int64_t{plan.kv.num_pages} * plan.kv.page_tokens) +
+           " tokens");
   line("total", size_text(plan.total_bytes()), "");
   line("longest context", std::to_string(plan.limits.max_context) + " tokens",
        "the model's own limit is " + std::to_string(plan.model_context));

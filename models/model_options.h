@@ -21,9 +21,9 @@ struct ModelOptions {
   /// Weights of products are quantised to e4m3 on load, with a scale a row (kernels/fp8.h); the
   /// embedding is not. For backends whose info says so.
   bool fp8_weights = false;
-  /// Type of cached keys and values. Empty: the compute type, which is also the only one that works
-  /// so far.
-  std::optional<DType> kv_dtype;
+  /// Cached keys and values are quantised to e4m3, with a scale for each token and KV head
+  /// (kernels/moba.md); else they have the compute type.
+  bool fp8_kv = false;
   std::int32_t page_tokens = 128;
   /// Bytes of KV cache. 0: room for two sequences of the longest context, at most 80 % of the
   /// memory that weights and workspace leave.

@@ -27,6 +27,7 @@ ModelOptions model_options(const ServerConfig& config) {
   if (config.model.dtype == "f32") options.compute_dtype = DType::f32;
   if (config.model.dtype == "bf16") options.compute_dtype = DType::bf16;
   options.fp8_weights = config.model.quantization == "fp8";
+  options.fp8_kv = config.kv.dtype == "fp8";
   options.page_tokens = static_cast<std::int32_t>(config.kv.page_tokens);
   options.kv_cache_bytes = static_cast<std::size_t>(config.kv.bytes);
   options.max_context = static_cast<std::int32_t>(config.model.max_context);

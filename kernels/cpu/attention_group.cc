@@ -20,6 +20,15 @@ std::int32_t cells_per_head(const KvShape& kv) {
                                    sizeof(std::uint32_t));
 }
 
+std::int32_t pages_per_segment(const KvShape& kv) {
+  return std::max(1, kSegmentKeys / kv.page_tokens);
+}
+
+/// Cells of a page's keys of one head, and of its values.
+std::ptrdiff_t cells_per_page(const KvShape& kv) {
+  return static_cast<std::ptrdiff_t>(kv.page_tokens) * cells_per_head(kv);
+}
+
 std::int32_t words_for(std::int32_t rows) {
   return (rows + 63) / 64;
 }
@@ -68,6 +77,8 @@ std::size_t carve(GroupScratch& scratch, std::byte* memory, const KvShape& kv,
   carver.take(scratch.top_blocks, kTileRows * blocks);
   carver.take(scratch.chosen, blocks * as_size(words_for(limits.max_rows)));
   carver.take(scratch.rows, rows);
+  const auto segment_cells = as_size(pages_per_segment(kv) * 2 * cells_per_page(kv));
+  carver.take(scratch.widened, kv.fp8 ? segment_cells : 0);
   return carver.used();
 }
 
@@ -110,6 +121,46 @@ struct Segment {
   std::int32_t next_page = -1;
 };
 
+/// Where a page of a segment lies as cells.
+struct PageCells {
+  std::uint32_t* keys = nullptr;
+  std::uint32_t* values = nullptr;
+};
+
+PageCells cells_of(const GroupRun& run, const Segment& segment, std::int32_t page) {
+  const CpuKvPool& kv = *run.context.kv;
+  const KvShape& shape = kv.shape();
+  if (shape.fp8) {
+    const std::ptrdiff_t cells = cells_per_page(shape);
+    std::uint32_t* keys = run.scratch.widened + (page - segment.page) * 2 * cells;
+    return {keys, keys + cells};
+  }
+  const PageId id = run.group.slice->pages[as_size(page)];
+  return {kv.keys(run.context.layer, id, run.group.kv_head),
+          kv.values(run.context.layer, id, run.group.kv_head)};
+}
+
+/// Makes cells of the segment's quantised keys and values, as far as the group's last row sees.
+void widen_segment(const GroupRun& run, const Segment& segment) {
+  const CpuKvPool& kv = *run.context.kv;
+  const KvShape& shape = kv.shape();
+  const std::int32_t layer = run.context.layer;
+  const std::int32_t head = run.group.kv_head;
+  const std::int32_t tokens = run.position(run.rows - 1) + 1;
+  for (std::int32_t page = segment.page; page < segment.end_page; ++page) {
+    const std::int32_t count = std::min(tokens - page * shape.page_tokens, shape.page_tokens);
+    if (count <= 0) return;
+    const PageId id = run.group.slice->pages[as_size(page)];
+    const PageCells to = cells_of(run, segment, page);
+    // Scores are computed for 16 keys at a time.
+    run.context.kernels->widen_keys(to.keys, kv.key_codes(layer, id, head),
+                                    kv.key_scales(layer, id, head), shape.page_tokens,
+                                    shape.head_dim, (count + 15) / 16 * 16);
+    run.context.kernels->widen_values(to.values, kv.value_codes(layer, id, head),
+                                      kv.value_scales(layer, id, head), shape.head_dim, count);
+  }
+}
+
 /// Attends up to kTileRows rows to the segment. The first rows of a segment fetch its pages ahead,
 /// the last ones the page after it.
 void attend_rows(const GroupRun& run, const std::int32_t* rows, std::int32_t count,
@@ -134,9 +185,7 @@ void attend_rows(const GroupRun& run, const std::int32_t* rows, std::int32_t cou
   task.scale = run.scale;
   task.scores = run.scratch.scores;
   for (std::int32_t page = segment.page; page < segment.end_page; ++page) {
-    const PageId id = run.group.slice->pages[as_size(page)];
-    const std::uint32_t* keys = context.kv->keys(context.layer, id, run.group.kv_head);
-    const std::uint32_t* values = context.kv->values(context.layer, id, run.group.kv_head);
+    const PageCells cells = cells_of(run, segment, page);
     for (std::int32_t slot = 0; slot < shape.page_tokens; slot += kTileKeys) {
       const std::int32_t size = std::min(kTileKeys, shape.page_tokens - slot);
       const std::int32_t first_key = page * shape.page_tokens + slot;
@@ -146,11 +195,13 @@ void attend_rows(const GroupRun& run, const std::int32_t* rows, std::int32_t cou
         task.max_valid = std::max(task.max_valid, valid[r]);
       }
       if (task.max_valid == 0) return;
-      task.keys = keys + slot;
-      task.values = values + static_cast<std::ptrdiff_t>(slot / values_per_cell) * shape.head_dim;
+      task.keys = cells.keys + slot;
+      task.values =
+          cells.values + static_cast<std::ptrdiff_t>(slot / values_per_cell) * shape.head_dim;
       const bool last_page = page + 1 == segment.end_page;
       const std::int32_t next = last_page ? segment.next_page : page + 1;
-      const bool fetch = slot == 0 && next >= 0 && (last_page ? last_rows : first_rows);
+      const bool fetch =
+          !shape.fp8 && slot == 0 && next >= 0 && (last_page ? last_rows : first_rows);
       if (fetch) {
         const PageId next_id = run.group.slice->pages[as_size(next)];
         task.next_keys = context.kv->keys(context.layer, next_id, run.group.kv_head);
@@ -276,7 +327,7 @@ void run_spans(const GroupRun& run, const AttentionPolicy& policy, std::int32_t 
   const std::int32_t end_page =
       std::min(end_span_index * span_pages, run.position(run.rows - 1) / shape.page_tokens + 1);
   const std::int32_t block_pages = moba ? policy.block / shape.page_tokens : end_page;
-  const std::int32_t segment_pages = std::max(1, kSegmentKeys / shape.page_tokens);
+  const std::int32_t segment_pages = pages_per_segment(shape);
   const std::int32_t end_block = (end_page + block_pages - 1) / block_pages;
   for (std::int32_t r = 0; r < run.rows; ++r) scratch.rows[r] = r;
 
@@ -301,6 +352,7 @@ void run_spans(const GroupRun& run, const AttentionPolicy& policy, std::int32_t 
       const std::int32_t segment_start = segment.page * shape.page_tokens;
       std::int32_t begin = 0;
       while (begin < count && run.position(scratch.rows[begin]) < segment_start) ++begin;
+      if (shape.fp8 && begin < count) widen_segment(run, segment);
       for (std::int32_t r = begin; r < count; r += kTileRows) {
         attend_rows(run, scratch.rows + r, std::min(kTileRows, count - r), segment, r == begin,
                     r + kTileRows >= count);

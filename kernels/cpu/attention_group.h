@@ -41,6 +41,8 @@ struct GroupScratch {
   std::int32_t* top_blocks = nullptr;  ///< [kTileRows][max_blocks]
   std::uint64_t* chosen = nullptr;     ///< [max_blocks][words_per_block]: bit r: row r attends it
   std::int32_t* rows = nullptr;        ///< [max_rows]
+  /// Quantised keys and values of a segment as cells: [pages][2][cells of a page], keys first.
+  std::uint32_t* widened = nullptr;
 };
 
 /// Bytes of a GroupScratch, and the scratch at `memory`.

@@ -60,6 +60,14 @@ struct AttentionKernels {
   void (*finish)(void* out, SoftmaxState state, std::int32_t head_dim);
   /// Offers scores[count] of blocks first_block, first_block + 1, ...
   void (*keep_top)(TopList& top, const float* scores, std::int32_t count, std::int32_t first_block);
+  /// The first `count` tokens of quantised keys, codes [head_dim][page_tokens] and scales [count],
+  /// as cells [steps][page_tokens]; exact.
+  void (*widen_keys)(std::uint32_t* cells, const std::uint8_t* codes, const std::uint8_t* scales,
+                     std::int32_t page_tokens, std::int32_t head_dim, std::int32_t count);
+  /// The first `count` tokens of quantised values, codes [count][head_dim] and scales [count], as
+  /// cells [key cells][head_dim]; zero for the second token of a pair that is not there.
+  void (*widen_values)(std::uint32_t* cells, const std::uint8_t* codes, const std::uint8_t* scales,
+                       std::int32_t head_dim, std::int32_t count);
 };
 
 /// dtype: f32 or bf16.

@@ -266,9 +266,83 @@ inline void keep_top(TopList& top, const float* scores, std::int32_t count,
   }
 }
 
+/// Bits of the f32 that a code (kernels/fp8.h) times `scale` is. No branches, for the vectoriser.
+inline std::uint32_t widened(std::uint8_t code, float scale) {
+  const std::uint32_t magnitude = code & 0x7FU;
+  const std::uint32_t normal_bits = (magnitude << 20) + (120U << 23);
+  float normal;
+  __builtin_memcpy(&normal, &normal_bits, sizeof normal);
+  const float subnormal = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-9F;
+  const float value = (magnitude < 8 ? subnormal : normal) * scale;
+  std::uint32_t bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  return bits | (code & 0x80U) << 24;
+}
+
+/// The float whose exponent is the byte.
+inline float scale_of(std::uint8_t byte) {
+  const std::uint32_t bits = std::uint32_t{byte} << 23;
+  float scale;
+  __builtin_memcpy(&scale, &bits, sizeof scale);
+  return scale;
+}
+
+/// Cells of a pair of bf16: the upper halves, which hold all of the value.
+inline std::uint32_t pair_cell(std::uint32_t low, std::uint32_t high) {
+  return low >> 16 | (high & 0xffff0000U);
+}
+
+template <class C>
+void widen_keys(std::uint32_t* __restrict cells, const std::uint8_t* __restrict codes,
+                const std::uint8_t* __restrict scales, std::int32_t page_tokens,
+                std::int32_t head_dim, std::int32_t count) {
+  const std::ptrdiff_t stride = page_tokens;
+  for (std::ptrdiff_t first = 0; first < count; first += kTileKeys) {
+    const std::ptrdiff_t tokens = count - first < kTileKeys ? count - first : kTileKeys;
+    float scale[kTileKeys];
+    for (std::ptrdiff_t t = 0; t < tokens; ++t) scale[t] = scale_of(scales[first + t]);
+    for (std::ptrdiff_t s = 0; s < head_dim / C::kPerCell; ++s) {
+      const std::uint8_t* low = codes + s * C::kPerCell * stride + first;
+      std::uint32_t* out = cells + s * stride + first;
+      if constexpr (C::kPerCell == 2) {
+        const std::uint8_t* high = low + stride;
+        for (std::ptrdiff_t t = 0; t < tokens; ++t) {
+          out[t] = pair_cell(widened(low[t], scale[t]), widened(high[t], scale[t]));
+        }
+      } else {
+        for (std::ptrdiff_t t = 0; t < tokens; ++t) out[t] = widened(low[t], scale[t]);
+      }
+    }
+  }
+}
+
+template <class C>
+void widen_values(std::uint32_t* __restrict cells, const std::uint8_t* __restrict codes,
+                  const std::uint8_t* __restrict scales, std::int32_t head_dim,
+                  std::int32_t count) {
+  for (std::ptrdiff_t t = 0; t < count; t += C::kPerCell) {
+    const std::uint8_t* low = codes + t * head_dim;
+    const float scale = scale_of(scales[t]);
+    std::uint32_t* out = cells + t / C::kPerCell * head_dim;
+    if constexpr (C::kPerCell == 2) {
+      if (t + 1 < count) {
+        const float high_scale = scale_of(scales[t + 1]);
+        const std::uint8_t* high = low + head_dim;
+        for (std::ptrdiff_t i = 0; i < head_dim; ++i) {
+          out[i] = pair_cell(widened(low[i], scale), widened(high[i], high_scale));
+        }
+        continue;
+      }
+      for (std::ptrdiff_t i = 0; i < head_dim; ++i) out[i] = widened(low[i], scale) >> 16;
+    } else {
+      for (std::ptrdiff_t i = 0; i < head_dim; ++i) out[i] = widened(low[i], scale);
+    }
+  }
+}
+
 template <class C>
 constexpr AttentionKernels kernels_of() {
-  return {dot_panel<C>, attend<C>, merge, finish<C>, keep_top};
+  return {dot_panel<C>, attend<C>, merge, finish<C>, keep_top, widen_keys<C>, widen_values<C>};
 }
 
 }  // namespace

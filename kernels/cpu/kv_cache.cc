@@ -12,6 +12,7 @@
 
 #include "kernels/bf16.h"
 #include "kernels/cpu/alignment.h"
+#include "kernels/fp8.h"
 
 namespace mobius {
 namespace {
@@ -19,7 +20,7 @@ namespace {
 constexpr std::int32_t kMaxHeadDim = 256;
 
 struct Layout {
-  std::size_t tile_cells = 0;
+  std::size_t tile_bytes = 0;
   std::size_t tiles_bytes = 0;
   std::size_t sums_bytes = 0;
   std::size_t centroids_bytes = 0;
@@ -43,9 +44,9 @@ Layout layout_of(const KvShape& shape) {
                             static_cast<std::size_t>(shape.num_pages) *
                             static_cast<std::size_t>(shape.kv_heads);
   Layout layout;
-  layout.tile_cells = static_cast<std::size_t>(shape.page_tokens) * head_dim *
-                      size_of(shape.dtype) / sizeof(std::uint32_t);
-  layout.tiles_bytes = align_up(tiles * 2 * layout.tile_cells * sizeof(std::uint32_t));
+  const std::size_t vector_bytes = shape.fp8 ? head_dim + 1 : head_dim * size_of(shape.dtype);
+  layout.tile_bytes = 2 * static_cast<std::size_t>(shape.page_tokens) * vector_bytes;
+  layout.tiles_bytes = align_up(tiles * layout.tile_bytes);
   layout.sums_bytes = align_up(tiles * head_dim * sizeof(float));
   layout.centroids_bytes =
       shape.centroid_block > 0 ? align_up(tiles * head_dim * size_of(shape.dtype)) : 0;
@@ -169,6 +170,38 @@ void append_value(std::uint32_t* values, const float* value, const KvShape& shap
   }
 }
 
+/// The scale byte of a vector (kernels/fp8.h).
+std::uint8_t scale_byte(const float* vector, std::int32_t head_dim) {
+  std::uint32_t largest = 0;  // as bits, which order magnitudes, NaN above all
+  for (std::int32_t i = 0; i < head_dim; ++i) {
+    largest = std::max(largest, std::bit_cast<std::uint32_t>(vector[i]) & 0x7FFFFFFFU);
+  }
+  return kv_scale_byte(std::bit_cast<float>(largest));
+}
+
+/// Quantises a rotated key and a value into the slot, and adds the key, as quantised, to the sum.
+void append_fp8(const CpuKvPool& kv, std::int32_t layer, PageId page, std::int32_t kv_head,
+                std::int32_t slot, const float* key, const float* value) {
+  const KvShape& shape = kv.shape();
+  const std::int32_t head_dim = shape.head_dim;
+  const std::uint8_t key_byte = scale_byte(key, head_dim);
+  const std::uint8_t value_byte = scale_byte(value, head_dim);
+  std::uint8_t* keys = kv.key_codes(layer, page, kv_head) + slot;
+  std::uint8_t* values =
+      kv.value_codes(layer, page, kv_head) + static_cast<std::ptrdiff_t>(slot) * head_dim;
+  float* sum = kv.sum(layer, page, kv_head);
+  if (slot == 0) std::fill_n(sum, head_dim, 0.0F);
+  const float scale = kv_scale(key_byte);
+  for (std::int32_t i = 0; i < head_dim; ++i) {
+    const std::uint8_t code = kv_code(key[i], key_byte);
+    keys[static_cast<std::ptrdiff_t>(i) * shape.page_tokens] = code;
+    sum[i] += from_e4m3(code) * scale;
+    values[i] = kv_code(value[i], value_byte);
+  }
+  kv.key_scales(layer, page, kv_head)[slot] = key_byte;
+  kv.value_scales(layer, page, kv_head)[slot] = value_byte;
+}
+
 void run_append(const Append& append, std::int64_t task) {
   CpuKvPool& kv = *append.kv;
   const KvShape& shape = kv.shape();
@@ -204,10 +237,14 @@ void run_append(const Append& append, std::int64_t task) {
     }
     for (std::int32_t g = first_head; g < end_head; ++g) {
       rotate(rotated, qkv + (heads + g) * head_dim, rotation, shape.head_dim);
+      const float* value = qkv + (heads + shape.kv_heads + g) * head_dim;
+      if (shape.fp8) {
+        append_fp8(kv, append.layer, page, g, slot, rotated, value);
+        continue;
+      }
       append_key(kv.keys(append.layer, page, g), kv.sum(append.layer, page, g), rotated, shape,
                  slot);
-      append_value(kv.values(append.layer, page, g), qkv + (heads + shape.kv_heads + g) * head_dim,
-                   shape, slot);
+      append_value(kv.values(append.layer, page, g), value, shape, slot);
     }
   }
 }
@@ -274,8 +311,8 @@ CpuKvPool::CpuKvPool(const KvShape& shape) : KvPool(shape) {
 #endif
     std::memset(memory_, 0, bytes_);
   auto* bytes = static_cast<std::byte*>(memory_);
-  tile_cells_ = layout.tile_cells;
-  tiles_ = reinterpret_cast<std::uint32_t*>(bytes);
+  tile_bytes_ = layout.tile_bytes;
+  tiles_ = reinterpret_cast<std::uint8_t*>(bytes);
   sums_ = reinterpret_cast<float*>(bytes + layout.tiles_bytes);
   if (layout.centroids_bytes > 0) centroids_ = bytes + layout.tiles_bytes + layout.sums_bytes;
 }

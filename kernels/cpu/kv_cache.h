@@ -24,6 +24,10 @@ std::size_t kv_bytes(const KvShape& shape);
 ///   centroid [D] KV type: of the block of shape.centroid_block tokens that ends with this page
 ///
 /// A cell, two bf16 or one f32, is what one lane of a vector works on; see kernels/cpu/README.md.
+/// Where shape.fp8, keys and values are codes instead, with their scales (kernels/fp8.h) behind:
+///
+///   keys    [D][P] bytes, values [P][D] bytes, scales of keys [P] bytes, of values [P] bytes
+///
 /// Memory is taken at construction and zero. Calls that write take the pool as non-const.
 class CpuKvPool final : public KvPool {
  public:
@@ -33,12 +37,25 @@ class CpuKvPool final : public KvPool {
   CpuKvPool(const CpuKvPool&) = delete;
   CpuKvPool& operator=(const CpuKvPool&) = delete;
 
-  /// Cells of 4 bytes: a pair of bf16 or one f32.
+  /// Cells of 4 bytes: a pair of bf16 or one f32. Not where shape().fp8.
   std::uint32_t* keys(std::int32_t layer, PageId page, std::int32_t kv_head) const {
-    return tiles_ + tile(layer, page, kv_head) * 2 * tile_cells_;
+    return reinterpret_cast<std::uint32_t*>(start(layer, page, kv_head));
   }
   std::uint32_t* values(std::int32_t layer, PageId page, std::int32_t kv_head) const {
-    return keys(layer, page, kv_head) + tile_cells_;
+    return keys(layer, page, kv_head) + elements() * size_of(shape().dtype) / sizeof(std::uint32_t);
+  }
+  /// Only where shape().fp8.
+  std::uint8_t* key_codes(std::int32_t layer, PageId page, std::int32_t kv_head) const {
+    return start(layer, page, kv_head);
+  }
+  std::uint8_t* value_codes(std::int32_t layer, PageId page, std::int32_t kv_head) const {
+    return start(layer, page, kv_head) + elements();
+  }
+  std::uint8_t* key_scales(std::int32_t layer, PageId page, std::int32_t kv_head) const {
+    return start(layer, page, kv_head) + 2 * elements();
+  }
+  std::uint8_t* value_scales(std::int32_t layer, PageId page, std::int32_t kv_head) const {
+    return key_scales(layer, page, kv_head) + shape().page_tokens;
   }
   float* sum(std::int32_t layer, PageId page, std::int32_t kv_head) const {
     return sums_ + tile(layer, page, kv_head) * static_cast<std::size_t>(shape().head_dim);
@@ -57,10 +74,19 @@ class CpuKvPool final : public KvPool {
            static_cast<std::size_t>(kv_head);
   }
 
-  std::size_t tile_cells_ = 0;  ///< cells in the keys of a page and head, and in its values
+  /// Of the keys of a page and head, and of its values.
+  std::size_t elements() const {
+    return static_cast<std::size_t>(shape().page_tokens) *
+           static_cast<std::size_t>(shape().head_dim);
+  }
+  std::uint8_t* start(std::int32_t layer, PageId page, std::int32_t kv_head) const {
+    return tiles_ + tile(layer, page, kv_head) * tile_bytes_;
+  }
+
+  std::size_t tile_bytes_ = 0;  ///< keys and values of a page and head
   void* memory_ = nullptr;
   std::size_t bytes_ = 0;
-  std::uint32_t* tiles_ = nullptr;
+  std::uint8_t* tiles_ = nullptr;
   float* sums_ = nullptr;
   std::byte* centroids_ = nullptr;
 };

@@ -33,6 +33,7 @@ Layout layout_of(const KvShape& shape) {
   if (shape.dtype != DType::bf16) {
     refuse("type is " + std::string(name_of(shape.dtype)) + ", must be bf16 with CUDA");
   }
+  if (shape.fp8) refuse("fp8 is not for CUDA yet");
   if (shape.head_dim != 32 && shape.head_dim != 64 && shape.head_dim != 128) {
     refuse("head_dim is " + std::to_string(shape.head_dim) + ", must be 32, 64 or 128 with CUDA");
   }

@@ -43,6 +43,27 @@ float round_to(DType dtype, float value) {
   return value;
 }
 
+std::vector<float> oracle_quantise(std::span<const float> vector) {
+  std::vector<float> quantised(vector.begin(), vector.end());
+  double largest = 0;
+  bool finite = true;
+  for (const float x : vector) {
+    largest = std::max(largest, std::abs(double{x}));
+    finite = finite && std::isfinite(x);
+  }
+  if (!finite) {
+    std::fill(quantised.begin(), quantised.end(), std::numeric_limits<float>::quiet_NaN());
+    return quantised;
+  }
+  int exponent = -64;
+  while (largest > 0 && exponent < 64 && largest > std::ldexp(448.0, exponent)) ++exponent;
+  for (float& x : quantised) {
+    const auto scaled = static_cast<float>(std::ldexp(double{x}, -exponent));
+    x = static_cast<float>(std::ldexp(double{round_to(DType::e4m3, scaled)}, exponent));
+  }
+  return quantised;
+}
+
 std::vector<double> oracle_rms_norm(std::span<const float> in, std::span<const float> weight,
                                     double eps) {
   const std::size_t cols = weight.size();

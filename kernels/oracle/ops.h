@@ -16,6 +16,11 @@ namespace mobius {
 /// none), NaN stays NaN.
 float round_to(DType dtype, float value);
 
+/// A token's key or value of one KV head as a quantised KV cache keeps it (moba.md, "Quantised keys
+/// and values"): each value the nearest multiple by an e4m3 of the vector's scale, itself the least
+/// power of two, from 2^-64 to 2^64, for which all stay within 448. NaN where one is not finite.
+std::vector<float> oracle_quantise(std::span<const float> vector);
+
 /// [rows, cols]: in / sqrt(mean(in^2) + eps) * weight, weight[cols]. rows follows from in.
 std::vector<double> oracle_rms_norm(std::span<const float> in, std::span<const float> weight,
                                     double eps);

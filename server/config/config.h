@@ -22,6 +22,7 @@ struct ServerConfig {
   } model;
 
   struct Kv {
+    std::string dtype = "auto";
     std::int64_t page_tokens = 128;
     std::int64_t bytes = 0;
     bool prefix_cache = true;

@@ -50,8 +50,8 @@ const auto kSchema = std::to_array<ConfigKey>({
     MOBIUS_TEXT(model.name, "", "Name that clients use; empty: the folder's name."),
     MOBIUS_TEXT(
         model.dtype, "auto|f32|bf16",
-        "Type of weights, activations and KV cache; auto: bf16 on a GPU, else as the checkpoint is "
-        "stored, f32 for f16."),
+        "Type of weights, activations and (kv.dtype) KV cache; auto: bf16 on a GPU, else as the "
+        "checkpoint is stored, f32 for f16."),
     MOBIUS_TEXT(model.quantization, "none|fp8",
                 "fp8: weights of products are quantised on load to e4m3 with a scale for each "
                 "output, in half the memory of bf16; on a GPU alone."),
@@ -60,6 +60,9 @@ const auto kSchema = std::to_array<ConfigKey>({
         "Longest prompt plus answer, refused if the KV cache cannot hold it; 0: as long as model "
         "and cache allow."),
 
+    MOBIUS_TEXT(kv.dtype, "auto|fp8",
+                "fp8: cached keys and values are quantised to e4m3 with a scale for each token and "
+                "head, in half the memory of bf16; auto: they have the type of activations."),
     MOBIUS_MULTIPLE(kv.page_tokens, 16, 4096, 16, "tokens", "Tokens of a KV cache page."),
     MOBIUS_INT(kv.bytes, 0, kMaxBytes, "bytes",
                "Memory for KV pages; 0: room for two of the longest sequences, at most 80 % of the "

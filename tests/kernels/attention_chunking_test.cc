@@ -27,6 +27,9 @@ std::vector<Setting> settings() {
       {{2, 2, 128, 48, 0, DType::bf16}, AttentionPolicy::moba(96, 3), 500},
       {{6, 2, 32, 32, 64, DType::f32}, AttentionPolicy::moba(64, 2), 333},
       {{3, 1, 80, 160, 0, DType::f32}, AttentionPolicy::full(), 333},
+      {{4, 1, 64, 16, 16, DType::bf16, true}, AttentionPolicy::moba(16, 4), 300},
+      {{8, 2, 128, 128, 0, DType::bf16, true}, AttentionPolicy::full(), 700},
+      {{6, 2, 32, 32, 64, DType::f32, true}, AttentionPolicy::moba(64, 2), 333},
   };
 }
 

@@ -6,12 +6,20 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/fp8.h"
+
 namespace mobius {
 namespace {
 
 KvShape shape_of(const AttentionSizes& sizes, std::int32_t num_pages) {
-  return {2,           num_pages,           sizes.page_tokens, sizes.kv_heads, sizes.head_dim,
-          sizes.dtype, sizes.centroid_block};
+  return {2,
+          num_pages,
+          sizes.page_tokens,
+          sizes.kv_heads,
+          sizes.head_dim,
+          sizes.dtype,
+          sizes.centroid_block,
+          sizes.fp8};
 }
 
 constexpr std::size_t kAlignment = 64;
@@ -57,13 +65,14 @@ void AttentionFixture::free_pages(const TestSequence& sequence) {
 
 void AttentionFixture::poison_free_pages() {
   const KvShape& shape = pool.shape();
-  const std::size_t cells = static_cast<std::size_t>(shape.page_tokens * shape.head_dim) *
-                            element() / sizeof(std::uint32_t);
+  const auto tokens = static_cast<std::size_t>(shape.page_tokens);
+  const auto head_dim = static_cast<std::size_t>(shape.head_dim);
+  const std::size_t vector_bytes = shape.fp8 ? head_dim + 1 : head_dim * element();
   for (const PageId page : free) {
     for (std::int32_t layer = 0; layer < shape.num_layers; ++layer) {
       for (std::int32_t g = 0; g < shape.kv_heads; ++g) {
-        std::memset(pool.keys(layer, page, g), 0xff, cells * sizeof(std::uint32_t));
-        std::memset(pool.values(layer, page, g), 0xff, cells * sizeof(std::uint32_t));
+        // Keys come first, values and scales right behind.
+        std::memset(pool.keys(layer, page, g), 0xff, 2 * tokens * vector_bytes);
         std::fill_n(pool.sum(layer, page, g), shape.head_dim,
                     std::numeric_limits<float>::quiet_NaN());
         if (shape.centroid_block > 0) {
@@ -156,6 +165,17 @@ OracleSequence AttentionFixture::gather(const TestSequence& sequence) {
     const PageId page = sequence.pages[static_cast<std::size_t>(t / sizes.page_tokens)];
     const std::int32_t slot = t % sizes.page_tokens;
     for (std::int32_t g = 0; g < sizes.kv_heads; ++g) {
+      if (sizes.fp8) {
+        const std::uint8_t* k = pool.key_codes(kTestLayer, page, g) + slot;
+        const std::uint8_t* v = pool.value_codes(kTestLayer, page, g) + slot * dim;
+        const float k_scale = kv_scale(pool.key_scales(kTestLayer, page, g)[slot]);
+        const float v_scale = kv_scale(pool.value_scales(kTestLayer, page, g)[slot]);
+        for (std::int32_t d = 0; d < dim; ++d, ++at) {
+          keys_[at] = from_e4m3(k[d * sizes.page_tokens]) * k_scale;
+          values_[at] = from_e4m3(v[d]) * v_scale;
+        }
+        continue;
+      }
       const std::uint32_t* k = pool.keys(kTestLayer, page, g);
       const std::uint32_t* v = pool.values(kTestLayer, page, g);
       for (std::int32_t d = 0; d < dim; ++d, ++at) {

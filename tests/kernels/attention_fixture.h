@@ -23,6 +23,7 @@ struct AttentionSizes {
   std::int32_t page_tokens = 16;
   std::int32_t centroid_block = 0;
   DType dtype = DType::bf16;
+  bool fp8 = false;  ///< the cache's keys and values
 };
 
 /// One sequence: what went into the cache, and what came out of attention, row by row.

@@ -84,25 +84,29 @@ Checked check_rows(AttentionFixture& fixture, const TestSequence& sequence, std:
 struct Path {
   Isa isa;
   DType dtype;
+  bool fp8 = false;
 };
 
 std::vector<Path> all_paths() {
   std::vector<Path> paths;
   for (const Isa isa : supported_isas()) {
-    for (const DType dtype : {DType::bf16, DType::f32}) paths.push_back({isa, dtype});
+    for (const DType dtype : {DType::bf16, DType::f32}) {
+      for (const bool fp8 : {false, true}) paths.push_back({isa, dtype, fp8});
+    }
   }
   return paths;
 }
 
 std::string path_name(const testing::TestParamInfo<Path>& path) {
-  return std::string(name_of(path.param.isa)) + "_" + std::string(name_of(path.param.dtype));
+  return std::string(name_of(path.param.isa)) + "_" + std::string(name_of(path.param.dtype)) +
+         (path.param.fp8 ? "_fp8" : "");
 }
 
 class AttentionTest : public testing::TestWithParam<Path> {
  protected:
   AttentionSizes sizes(std::int32_t heads, std::int32_t kv_heads, std::int32_t head_dim,
                        std::int32_t page, std::int32_t centroid_block = 0) const {
-    return {heads, kv_heads, head_dim, page, centroid_block, GetParam().dtype};
+    return {heads, kv_heads, head_dim, page, centroid_block, GetParam().dtype, GetParam().fp8};
   }
   Isa isa() const { return GetParam().isa; }
 };

@@ -94,6 +94,27 @@ TEST(Fp8, ScalesBringTheLargestIntoTheUpperHalf) {
   }
 }
 
+TEST(Fp8, ScaleBytesOfKvVectors) {
+  EXPECT_EQ(kv_scale_byte(0.0F), 127);
+  EXPECT_EQ(kv_scale_byte(448.0F), 127);
+  EXPECT_EQ(kv_scale_byte(449.0F), 128);
+  EXPECT_EQ(kv_scale_byte(std::numeric_limits<float>::max()), 127 + kMostFp8Exponent);
+  EXPECT_EQ(kv_scale_byte(std::numeric_limits<float>::denorm_min()), 127 - kMostFp8Exponent);
+  for (int exponent = -kMostFp8Exponent; exponent <= kMostFp8Exponent; ++exponent) {
+    const auto byte = static_cast<std::uint8_t>(127 + exponent);
+    ASSERT_EQ(kv_scale(byte), std::ldexp(1.0F, exponent));
+    ASSERT_EQ(kv_code(std::ldexp(-448.0F, exponent), byte), 0xFE);
+  }
+  // What is not finite becomes NaN: code 0 times infinity.
+  for (const float bad :
+       {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    EXPECT_EQ(kv_scale_byte(bad), 255);
+    EXPECT_EQ(kv_code(bad, 255), 0);
+  }
+  EXPECT_EQ(kv_code(1.0F, 255), 0);
+  EXPECT_TRUE(std::isnan(from_e4m3(0) * kv_scale(255)));
+}
+
 TEST(Fp8, ErrorOfNormalWeights) {
   std::mt19937 random(7);
   std::normal_distribution<float> normal(0.0F, 0.02F);

@@ -28,6 +28,7 @@ struct Arguments {
   std::int32_t context = 8192;
   std::int32_t windows = 0;
   std::int32_t page_tokens = 128;
+  bool fp8_kv = false;
   std::int32_t threads = 0;
 };
 
@@ -82,6 +83,7 @@ void run(const Arguments& arguments) {
   const auto windows = cut(*tokenizer, text, arguments);
   ModelOptions options;
   options.folder = arguments.model;
+  options.fp8_kv = arguments.fp8_kv;
   options.page_tokens = arguments.page_tokens;
   options.max_context = static_cast<std::int32_t>(windows.front().size());
   options.threads = arguments.threads;
@@ -118,6 +120,7 @@ void run(const Arguments& arguments) {
       {"text", arguments.text},
       {"windows", windows.size()},
       {"window_tokens", windows.front().size()},
+      {"fp8_kv", arguments.fp8_kv},
       {"full_attention_last_layers", arguments.full_attention_last_layers},
       {"device", runner->info().device},
       {"results", results}};
@@ -150,6 +153,7 @@ int main(int argc, char** argv) {
   app.add_option("--page-tokens", arguments.page_tokens, "tokens of a KV page")
       ->check(CLI::Range(16, 4096))
       ->capture_default_str();
+  app.add_flag("--fp8-kv", arguments.fp8_kv, "quantise cached keys and values, as kv.dtype = fp8");
   app.add_option("--threads", arguments.threads, "0: every core")->check(CLI::Range(0, 1024));
   app.add_option("--json", arguments.json, "file to write the results to");
   CLI11_PARSE(app, argc, argv);

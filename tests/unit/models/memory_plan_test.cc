@@ -27,7 +27,7 @@ class PricedBackend : public Backend {
   /// As many bytes as keys and values have, and 4096 for the pool itself.
   std::size_t kv_bytes(const KvShape& kv) const override {
     return 4096 + std::size_t{2} * kv.num_layers * kv.num_pages * kv.page_tokens * kv.kv_heads *
-                      kv.head_dim * size_of(kv.dtype);
+                      kv.head_dim * size_of(kv.fp8 ? DType::e4m3 : kv.dtype);
   }
   std::size_t workspace_bytes(const ModelShape& /*model*/, const KvShape& /*kv*/,
                               const StepLimits& limits) const override {
@@ -167,8 +167,6 @@ TEST(MemoryPlan, RefusesOptionsOutOfRange) {
               HasSubstr("centroid_block: block is 200, must be a positive multiple of the page"));
   EXPECT_THAT(with([](auto& o) { o.compute_dtype = DType::f16; }),
               HasSubstr("model.dtype is f16, must be bf16 or f32"));
-  EXPECT_THAT(with([](auto& o) { o.kv_dtype = DType::f32; }),
-              HasSubstr("kv_dtype is f32, must be the compute type (bf16)"));
 }
 
 TEST(MemoryPlan, RefusesWhatMemoryCannotHold) {
@@ -203,6 +201,21 @@ TEST(MemoryPlan, Fp8WeightsNeedABackendThatTakesThem) {
   EXPECT_EQ(result.model.activation, DType::bf16);
   EXPECT_THAT(render(result), HasSubstr("fp8 in products"));
   EXPECT_FALSE(plan({}).model.fp8_weights);
+}
+
+TEST(MemoryPlan, Fp8HalvesThePagesOfTheKvCache) {
+  ModelOptions options;
+  options.kv_cache_bytes = 64 * kMiB;
+  const MemoryPlan bf16 = plan(options);
+  options.fp8_kv = true;
+  const MemoryPlan fp8 = plan(options);
+  EXPECT_FALSE(bf16.kv.fp8);
+  EXPECT_TRUE(fp8.kv.fp8);
+  EXPECT_EQ(fp8.kv.dtype, DType::bf16);
+  EXPECT_GE(fp8.kv.num_pages, 2 * bf16.kv.num_pages - 2);
+  EXPECT_LE(fp8.kv_bytes, options.kv_cache_bytes);
+  EXPECT_THAT(render(bf16), HasSubstr("bf16, " + std::to_string(bf16.kv.num_pages) + " pages"));
+  EXPECT_THAT(render(fp8), HasSubstr("fp8, " + std::to_string(fp8.kv.num_pages) + " pages"));
 }
 
 TEST(MemoryPlan, RendersOneLinePerItem) {

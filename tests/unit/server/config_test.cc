@@ -24,7 +24,7 @@ TEST(Config, ReadsEverySection) {
   EXPECT_THAT(apply_config_json(config, R"({
     "model": {"path": "m", "name": "n", "dtype": "bf16", "quantization": "fp8",
               "max_context": 4096},
-    "kv": {"page_tokens": 64, "bytes": 1048576},
+    "kv": {"dtype": "fp8", "page_tokens": 64, "bytes": 1048576},
     "attention": {"prefill": {"mode": "moba", "block": 256, "top_k": 4},
                   "decode": {"mode": "full"}, "full_attention_last_layers": 3},
     "engine": {"max_running": 2, "max_waiting": 0, "step_tokens": 128, "threads": 1},
@@ -38,6 +38,7 @@ TEST(Config, ReadsEverySection) {
   EXPECT_EQ(config.model.path, "m");
   EXPECT_EQ(config.model.dtype, "bf16");
   EXPECT_EQ(config.model.quantization, "fp8");
+  EXPECT_EQ(config.kv.dtype, "fp8");
   EXPECT_EQ(config.kv.bytes, 1048576);
   EXPECT_EQ(config.engine.max_waiting, 0);
   EXPECT_EQ(config.http.address, "::1");
@@ -85,6 +86,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{R"({"http.port": 80})",
                   "c.json: http.port: unknown key; write sections as objects, "
                   "{\"http\": {\"port\": ...}}"},
+        BadConfig{R"({"kv": {"dtype": "int8"}})",
+                  "c.json: kv.dtype: is \"int8\"; must be one of auto, fp8"},
         BadConfig{R"({"kv": {"page_tokens": 100}})",
                   "c.json: kv.page_tokens: is 100; must be 16 to 4096 tokens, a multiple of 16"},
         BadConfig{R"({"kv": {"page_tokens": 8192}})",
