@@ -99,7 +99,9 @@ bool launch_fast_singles(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_
                           .num_slices = host.slices,
                           .page_table = step.pages,
                           .table_stride = step.max_pages,
-                          .told = {step.told, step.told_at, layer}};
+                          .told = {step.told, step.told_at, layer},
+                          // A longer slice may complete a block that a slice of one row shares.
+                          .early_centroids = host.tiles == 0};
   MOBIUS_CUDA(
       hopper::decode_attention(pages_of(kv, layer), rows, limits, workspace.hopper, stream));
   return true;

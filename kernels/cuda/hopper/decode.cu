@@ -9,9 +9,10 @@
 namespace mobius::hopper {
 namespace {
 
-constexpr int kMaxRows = 65535;           // of a grid's last dimension
-constexpr int kResidentBlocks = 132 * 2;  // of decode_attend_kernel, on the whole device
-constexpr int kGateBlocks = 132 * 8;
+constexpr int kMaxRows = 65535;  // of a grid's last dimension
+// Resident on the whole device at once.
+constexpr int kResidentBlocks = 132 * 2;  // of decode_attend_kernel
+constexpr int kGateBlocks = 132 * 2;      // of decode_gate_kernel
 constexpr int kMinSplits = 4;  // so that one long row among many short ones is spread too
 
 bool valid(const Limits& l) {
@@ -66,17 +67,18 @@ cudaError_t decode_attention(const KvPages& kv, const Rows& rows, const Limits& 
   p.scale_log2 = static_cast<float>(1.4426950408889634 / std::sqrt(double(kv.head_dim)));
   const auto slices = static_cast<unsigned>(rows.num_slices);
   const int gates = kv.kv_heads * rows.num_slices;
-  const dim3 gate_grid(static_cast<unsigned>(std::clamp((kGateBlocks + gates - 1) / gates, 1,
-                                                        std::max(p.max_chunks, 1))),
-                       static_cast<unsigned>(kv.kv_heads), slices);
+  const dim3 gate_grid(
+      static_cast<unsigned>(std::clamp(kGateBlocks / gates, 1, std::max(p.max_chunks, 1))),
+      static_cast<unsigned>(kv.kv_heads), slices);
   const dim3 attend_grid(static_cast<unsigned>(p.splits), static_cast<unsigned>(rows.q_heads),
                          slices);
   const dim3 threads(kDecodeThreads);
+  const auto gate = kv.head_dim == 128 ? decode_gate_kernel<128> : decode_gate_kernel<64>;
+  const cudaError_t gate_launched = launch_overlapped(gate, gate_grid, threads, 0, stream, p);
+  if (gate_launched != cudaSuccess) return gate_launched;
   if (kv.head_dim == 128) {
-    decode_gate_kernel<128><<<gate_grid, threads, 0, stream>>>(p);
     return launch_overlapped(decode_attend_kernel<128>, attend_grid, threads, 0, stream, p);
   }
-  decode_gate_kernel<64><<<gate_grid, threads, 0, stream>>>(p);
   return launch_overlapped(decode_attend_kernel<64>, attend_grid, threads, 0, stream, p);
 }
 

@@ -17,6 +17,9 @@ constexpr int kDecodeMaxTopK = 64;
 constexpr int kPartKeys = 256;
 constexpr int kMaxParts = 16;
 
+/// Candidates that warp_select takes at a time.
+constexpr int kSelectAtOnce = 256;
+
 /// A scored block: the score as an unsigned number of the same order. `id` -1: none.
 struct Candidate {
   std::uint32_t key;
@@ -34,7 +37,7 @@ __device__ __forceinline__ std::uint32_t ordered(float score) {
 template <typename Source>
 __device__ __forceinline__ int warp_select(const Source& source, int count, int wanted,
                                            Candidate* best) {
-  constexpr int kEach = 8;
+  constexpr int kEach = kSelectAtOnce / 32;
   const int lane = static_cast<int>(threadIdx.x & 31);
   int held = 0;
   int next = 0;

@@ -40,11 +40,13 @@ __device__ __forceinline__ void unpack(const uint4& packed, float (&values)[8]) 
 }
 
 struct DecodeShared {
-  Candidate best[kDecodeWarps][kDecodeMaxTopK];
+  union {
+    Candidate best[kDecodeWarps][kDecodeMaxTopK];  ///< while blocks are chosen
+    float out[kDecodeWarps][128];                  ///< afterwards
+  };
   Candidate merged[kDecodeMaxTopK];
   std::int32_t chosen[kDecodeMaxTopK];  ///< ascending, the current block last
   std::int32_t count;
-  float out[kDecodeWarps][128];
   float max[kDecodeWarps];
   float sum[kDecodeWarps];
   bool last;
@@ -72,21 +74,31 @@ __device__ __forceinline__ void choose_blocks(const DecodeParams& p, DecodeShare
     return;
   }
   const int chunks = row.chunks();
+  // One warp alone where it can take all at once, else each a share and one of them those.
+  const bool few = chunks * row.wanted <= kSelectAtOnce;
+  const Candidate* all = p.candidates + pair * p.max_chunks * (p.top_k - 1);
+  const auto from_chunks = [&](const Candidate* source) {
+    return [&row, &p, source](int i) {
+      return source[i / row.wanted * (p.top_k - 1) + i % row.wanted];
+    };
+  };
   const int share = (chunks + kDecodeWarps - 1) / kDecodeWarps;
   const int first = min(warp * share, chunks);
   const int mine = (min(first + share, chunks) - first) * row.wanted;
-  const Candidate* source = p.candidates + (pair * p.max_chunks + first) * (p.top_k - 1);
-  int held = 0;
-  if (mine > 0) {
-    held =
-        warp_select([&](int i) { return source[i / row.wanted * (p.top_k - 1) + i % row.wanted]; },
-                    mine, row.wanted, s.best[warp]);
+  if (!few) {
+    int held = 0;
+    if (mine > 0) {
+      held = warp_select(from_chunks(all + static_cast<std::int64_t>(first) * (p.top_k - 1)), mine,
+                         row.wanted, s.best[warp]);
+    }
+    for (int i = held + lane; i < row.wanted; i += 32) s.best[warp][i] = Candidate{0, -1};
+    __syncthreads();
   }
-  for (int i = held + lane; i < row.wanted; i += 32) s.best[warp][i] = Candidate{0, -1};
-  __syncthreads();
   if (warp == 0) {
-    const int found = warp_select([&](int i) { return s.best[i / row.wanted][i % row.wanted]; },
-                                  kDecodeWarps * row.wanted, row.wanted, s.merged);
+    const int found =
+        few ? warp_select(from_chunks(all), chunks * row.wanted, row.wanted, s.merged)
+            : warp_select([&](int i) { return s.best[i / row.wanted][i % row.wanted]; },
+                          kDecodeWarps * row.wanted, row.wanted, s.merged);
     for (int i = lane; i < found; i += 32) {
       int rank = 0;
       for (int j = 0; j < found; ++j) rank += s.merged[j].id < s.merged[i].id;
@@ -120,8 +132,8 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
   constexpr int kSteps = 8;             // such instructions in flight, for keys and for values
   constexpr int kBatch = kSteps * kGroups;
   __shared__ DecodeShared s;
+  release_next_kernel();
   const Slice slice = p.rows.slices[blockIdx.z];
-  if (slice.num_rows == 0) return;
   const DecodeRow row(slice, p.top_k);
   const int head = static_cast<int>(blockIdx.y);
   const int kv_head = head / (p.rows.q_heads / p.kv.kv_heads);
@@ -132,8 +144,11 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
 
   const int parts = row.parts();
   const int splits = min(min(p.splits, parts), (row.most_keys() + p.share_keys - 1) / p.share_keys);
-  if (split >= splits) return;
+  // The first of a row waits even if it has nothing to do: what comes next takes the end of this
+  // kernel for the end of all before.
+  if (slice.num_rows == 0 ? split + head > 0 : split >= splits) return;
   wait_previous_kernel();
+  if (slice.num_rows == 0) return;
   choose_blocks(p, s, row, pair);
   if (p.rows.told.lists != nullptr && split == 0) tell_blocks(p, s, slice, row, head);
   const int keys = (s.count - 1) * row.block + row.position % row.block + 1;
@@ -155,15 +170,24 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
     const int begin = min(part * share, keys);
     const int end = min(begin + share, keys);
     Accumulator<8> acc;
-    for (int at = begin + warp * kBatch; at < end; at += kDecodeWarps * kBatch) {
-      // A batch is 16 or 32 keys and starts at a multiple of that: it lies in one page.
-      const int token = s.chosen[at / row.block] * row.block + at % row.block;
+    // A batch is 16 or 32 keys and starts at a multiple of that: it lies in one page.
+    const auto token_of = [&](int at) {
+      return s.chosen[at / row.block] * row.block + at % row.block;
+    };
+    int at = begin + warp * kBatch;
+    int token = at < end ? token_of(at) : 0;
+    int page = __ldg(pages + token / p.kv.page_tokens);
+    for (; at < end; at += kDecodeWarps * kBatch) {
       const std::int64_t first =
-          ((static_cast<std::int64_t>(pages[token / p.kv.page_tokens]) * p.kv.kv_heads + kv_head) *
-               p.kv.page_tokens +
+          ((static_cast<std::int64_t>(page) * p.kv.kv_heads + kv_head) * p.kv.page_tokens +
            token % p.kv.page_tokens + lane / kLanes) *
               kDim +
           column;
+      // The next batch's page is on its way with this one's keys.
+      if (at + kDecodeWarps * kBatch < end) {
+        token = token_of(at + kDecodeWarps * kBatch);
+        page = __ldg(pages + token / p.kv.page_tokens);
+      }
       const auto* k = static_cast<const std::uint16_t*>(p.kv.keys) + first;
       const auto* v = static_cast<const std::uint16_t*>(p.kv.values) + first;
       uint4 packed_k[kSteps], packed_v[kSteps];

@@ -74,6 +74,10 @@ struct Rows {
   const std::int32_t* page_table = nullptr;  ///< [*, table_stride] page ids in sequence order
   std::int32_t table_stride = 0;
   Told told{};
+  /// decode_attention alone: no kernel that may still run when the call's first one starts writes
+  /// centroids or page sums of blocks before the rows' own. Lets it read them while the kernel
+  /// before ends, where that one allows it (ptx.cuh, release_next_kernel).
+  bool early_centroids = false;
 };
 
 /// Upper bounds on what a workspace must serve.
@@ -105,7 +109,8 @@ std::size_t decode_workspace_bytes(const Limits& limits);
 
 /// As prefill_attention for slices of one row each (a decode step), split over the keys that a row
 /// attends. Grids depend on the limits alone, so that the call can be captured in a graph and
-/// replayed with other slices, pages and queries. Slices of num_rows 0 are skipped.
+/// replayed with other slices, pages and queries. Slices of num_rows 0 are skipped. What comes next
+/// in the stream may settle on the device while this still runs, if it is launched so.
 ///
 /// Scores are summed in another order than prefill_attention's, so of two blocks whose scores
 /// differ by less than fp32 summation error the two may choose differently.

@@ -30,14 +30,16 @@ struct Verdict {
 };
 
 /// Results for rows of the scenario, poisoned before. Fails the process on a CUDA error.
-std::vector<std::uint16_t> run(const Scenario& s, const Limits& limits, bool decode) {
+std::vector<std::uint16_t> run(const Scenario& s, const Limits& limits, bool decode,
+                               bool early_centroids = false) {
   const std::size_t bytes =
       decode ? decode_workspace_bytes(limits) : prefill_workspace_bytes(limits);
   DeviceArray<std::uint8_t> workspace(bytes);
   workspace.fill_bytes(0xFF);
   DeviceArray<std::uint16_t> out(s.out_size());
   out.fill_bytes(0xFF);
-  const Rows rows = s.call(out.get());
+  Rows rows = s.call(out.get());
+  rows.early_centroids = early_centroids;
   check(decode ? decode_attention(s.kv, rows, limits, workspace.get(), nullptr)
                : prefill_attention(s.kv, rows, limits, workspace.get(), nullptr),
         "attention");
@@ -194,6 +196,7 @@ Verdict run_case(const Case& c, bool decode) {
   const Errors errors = compare(s, c, out);
   if (errors.wrong > 0) verdict.fail(std::to_string(errors.wrong) + " rows wrong");
   if (run(s, limits, decode) != out) verdict.fail("second run differs");
+  if (decode && run(s, limits, decode, true) != out) verdict.fail("early centroids differ");
   if (decode && !alone_agree(s, out)) verdict.fail("alone differs");
   if (!decode && s.limits.top_k > 1 && s.limits.blocks > 0) {
     Limits small = s.limits;
@@ -274,6 +277,11 @@ std::vector<Case> decode_cases() {
   cases.push_back(
       {"decode 256/4 d64", narrow, {{9000, 1, 256, 4}, {255, 1, 256, 4}, {256, 1, 256, 4}}});
   cases.push_back({"decode 64/64 pages of 64", {4, 2, 128, 64}, {{33000, 1, 64, 64}}});
+  cases.push_back({"decode 64/64 of 1600 blocks", {4, 2, 128, 64}, {{102500, 1, 64, 64}}});
+  // More rows and KV heads than blocks of threads: these score one chunk of blocks after the other.
+  Case chunks{"decode 64/8 of 560 blocks, many rows", {8, 8, 128, 64}, {}};
+  for (int i = 0; i < 36; ++i) chunks.parts.push_back({36000 - i * 997, 1, 64, 8});
+  cases.push_back(chunks);
   cases.push_back({"decode GQA 16:1 128/3", {16, 1, 128, 128}, {{6000, 1, 128, 3}}});
   cases.push_back({"decode MHA 128/1", {4, 4, 128, 128}, {{600, 1, 128, 1}}});
   Case mixed{"decode 128 mixed lengths", llama, {}};
