@@ -100,6 +100,7 @@ struct Engine::Impl {
       std::size_t added = 0;
       const auto rest = [&] { return std::span(arrivals).subspan(added); };
       try {
+        if (!arrivals.empty()) loop.hand_out();
         while (added < arrivals.size()) loop.add(std::move(arrivals[added++]));
         if (!stop) loop.step();
       } catch (const std::exception& error) {

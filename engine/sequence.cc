@@ -121,6 +121,7 @@ std::span<std::int32_t> Sequence::ask_routing() {
 }
 
 bool Sequence::accept(SampledToken token, std::span<const std::int32_t> end_tokens, TimePoint now) {
+  hand_out();
   const std::int32_t id = token.token;
   if (routing_) routing_->count();
   tokens_.push_back(id);
@@ -135,7 +136,7 @@ bool Sequence::accept(SampledToken token, std::span<const std::int32_t> end_toke
   }
   // An end token prints nothing, even where the request made an ordinary token one.
   std::string text = ends ? std::string() : stops_.push(detokenizer_.push(id));
-  stream_->push(TokenDelta{std::move(token), std::move(text)});
+  held_ = TokenDelta{std::move(token), std::move(text)};
 
   if (ends || stops_.stopped() || (matcher_ && matcher_->must_end())) {
     reason_ = FinishReason::stop;
@@ -144,12 +145,17 @@ bool Sequence::accept(SampledToken token, std::span<const std::int32_t> end_toke
   return generated().size() >= max_tokens_;
 }
 
+void Sequence::hand_out() {
+  if (held_) stream_->push(*std::exchange(held_, {}));
+}
+
 std::optional<std::chrono::nanoseconds> Sequence::since_last_token(TimePoint now) const {
   if (!first_token_) return {};
   return now - last_token_;
 }
 
 Finish Sequence::finish(const Status& error, TimePoint now) {
+  hand_out();
   Finish finish;
   finish.text = stops_.push(detokenizer_.finish());
   finish.text += stops_.finish();

@@ -78,9 +78,11 @@ class Sequence {
   /// SequenceSlice; to be called before such a step. Empty where nobody asked.
   std::span<std::int32_t> ask_routing();
 
-  /// Appends a generated token and sends it. True if it was the last one; then `finish` says why.
-  /// Throws std::runtime_error for one that `allowed` excludes.
+  /// Appends a generated token; its event is held. True if it was the last one; then `finish` says
+  /// why. Throws std::runtime_error for one that `allowed` excludes.
   bool accept(SampledToken token, std::span<const std::int32_t> end_tokens, TimePoint now);
+  /// Sends the event that is held, if one is. The next `accept` and `finish` do so, too.
+  void hand_out();
   /// From the last generated token to `now`; none before the first.
   std::optional<std::chrono::nanoseconds> since_last_token(TimePoint now) const;
 
@@ -93,6 +95,7 @@ class Sequence {
 
   GenerationRequest request_;  // without the prompt, which is in tokens_
   std::shared_ptr<Stream> stream_;
+  std::optional<TokenDelta> held_;
   const RunnerInfo* model_;
   const Tokenizer* tokenizer_;
   std::vector<std::int32_t> tokens_;

@@ -119,7 +119,10 @@ void StepLoop::add(Submission&& submission) {
 void StepLoop::step() {
   end_interrupted(clock_());
   const auto plan = scheduler_.plan(chunk_sizer_.rows());
-  if (plan.empty()) return;
+  if (plan.empty()) {
+    hand_out();
+    return;
+  }
   const TimePoint begin = clock_();
   const auto sampled = run(plan);
   const TimePoint now = clock_();
@@ -142,9 +145,19 @@ void StepLoop::step() {
     ++counters_.generated_tokens;
     if (const auto gap = sequence.since_last_token(now)) counters_.token_gaps.observe(*gap);
     if (sequence.accept(*token++, end_tokens_, now)) leaving_.push_back(slice.sequence);
+    holding_.push_back(slice.sequence);
   }
+  if (!runner_->info().asynchronous) hand_out();
   for (const SequenceId id : leaving_) end(id, {}, now);
   pass_on_cache_events();
+}
+
+void StepLoop::hand_out() {
+  for (const SequenceId id : holding_) {
+    const auto found = sequences_.find(id);
+    if (found != sequences_.end()) found->second.hand_out();  // else it did when it ended
+  }
+  holding_.clear();
 }
 
 void StepLoop::pass_on_cache_events() {
@@ -177,6 +190,7 @@ std::span<const SampledToken> StepLoop::run(std::span<const PlannedSlice> plan) 
   }
   const StepBatch batch = builder_.batch();
   runner_->submit(batch);
+  hand_out();  // wakes consumers while the device computes
   const auto sampled = runner_->wait();
   if (sampled.size() != batch.samples.size()) {
     throw std::runtime_error("the model returned " + std::to_string(sampled.size()) +

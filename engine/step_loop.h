@@ -48,6 +48,11 @@ class StepLoop {
   /// then only `end_all` may follow.
   void step();
 
+  /// Pushes the tokens that the last step drew and still holds. Where the runner computes while
+  /// others work, `step` leaves that to the next one, once it is under way: to wake as many
+  /// consumers as there are sequences takes a while, which the device would wait for.
+  void hand_out();
+
   /// Ends every request with an error.
   void end_all(const Status& error);
 
@@ -80,6 +85,7 @@ class StepLoop {
   StepBuilder builder_;
   SequenceId next_id_ = 0;
   std::vector<SequenceId> leaving_;     // scratch of step
+  std::vector<SequenceId> holding_;     // those with tokens to hand out
   std::vector<PlannedSlice> computed_;  // scratch of step: the plan, which finish_step forgets
   std::vector<Ended> ended_;
   EngineStats counters_;

@@ -83,6 +83,8 @@ struct BackendInfo {
   std::optional<DType> default_compute{};
   /// Whether weights of products may be e4m3.
   bool fp8_weights = false;
+  /// Operations return before they are computed.
+  bool asynchronous = false;
 };
 
 /// What workspace depends on. `activation` is where activations are rounded: the type of matmul

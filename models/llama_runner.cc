@@ -70,6 +70,7 @@ LlamaRunner::LlamaRunner(const LlamaConfig& config, Checkpoint checkpoint, const
            .page_tokens = plan_.kv.page_tokens,
            .num_pages = plan_.kv.num_pages,
            .tells_blocks = backend_->info().tells_blocks,
+           .asynchronous = backend_->info().asynchronous,
            .limits = plan_.limits};
   const auto max_samples = static_cast<std::size_t>(llama_->max_logit_rows());
   sampled_.reserve(max_samples);

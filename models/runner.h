@@ -28,6 +28,7 @@ struct RunnerInfo {
   std::int32_t page_tokens = 0;
   std::int32_t num_pages = 0;
   bool tells_blocks = false;  ///< SequenceSlice::attended may be asked for
+  bool asynchronous = false;  ///< submit returns before the step is computed
   StepLimits limits;          ///< max_context: the longest sequence that model and memory allow
 };
 

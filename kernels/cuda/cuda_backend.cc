@@ -118,6 +118,7 @@ class CudaBackend final : public Backend {
     info.threads = 1;
     info.weights_in_place = false;
     info.tells_blocks = true;
+    info.asynchronous = true;
     info.default_compute = DType::bf16;
     info.fp8_weights = true;
     return info;

@@ -176,10 +176,10 @@ void SimulatedRunner::submit(const StepBatch& batch) {
   for (std::size_t i = 0; i < batch.samples.size(); ++i) {
     result_.push_back(sample(batch.view, batch.view.logit_rows[i], batch.samples[i]));
   }
-  if (on_result) on_result(result_);
 }
 
 std::span<const SampledToken> SimulatedRunner::wait() {
+  if (on_result) on_result(result_);
   return result_;
 }
 

@@ -34,7 +34,7 @@ class SimulatedRunner : public Runner {
   std::map<std::uint64_t, std::vector<std::int32_t>> scripts;
   /// Called in submit, on the thread that runs the step; may block or throw.
   std::function<void(const StepBatch&)> on_step;
-  /// Called on the result before it is returned.
+  /// Called in wait, on the result before it is returned.
   std::function<void(std::vector<SampledToken>&)> on_result;
 
  private:

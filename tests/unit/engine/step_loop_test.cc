@@ -87,6 +87,72 @@ TEST(StepLoop, OtherSeedOtherTokens) {
   EXPECT_NE(a.tokens(), b.tokens());
 }
 
+// ---- tokens of a device that computes by itself ----------------------------------------------
+
+RunnerInfo asynchronous_model() {
+  RunnerInfo model = simulated_model();
+  model.asynchronous = true;
+  return model;
+}
+
+TEST(StepLoop, TokensAreHandedOutWhileTheNextStepIsComputed) {
+  for (const bool asynchronous : {false, true}) {
+    Bench bench({}, asynchronous ? asynchronous_model() : simulated_model());
+    const auto stream = bench.add(make_request(8, 3));
+    Outcome outcome;
+    std::vector<std::size_t> submitted;
+    std::vector<std::size_t> computed;
+    bench.runner.on_step = [&](const StepBatch&) {
+      outcome.take(*stream);
+      submitted.push_back(outcome.deltas.size());
+    };
+    bench.runner.on_result = [&](std::vector<SampledToken>&) {
+      outcome.take(*stream);
+      computed.push_back(outcome.deltas.size());
+    };
+    bench.run();
+    EXPECT_THAT(submitted, asynchronous ? ElementsAre(0, 0, 1) : ElementsAre(0, 1, 2));
+    EXPECT_THAT(computed, ElementsAre(0, 1, 2));
+    outcome.take(*stream);
+    EXPECT_EQ(outcome.tokens(), expected_tokens(make_request(8, 3), bench.runner.info(), 3));
+    EXPECT_TRUE(outcome.ended());
+    EXPECT_TRUE(outcome.in_order);
+  }
+}
+
+TEST(StepLoop, AHeldTokenComesBeforeWhateverEndsItsRequest) {
+  enum class End { cancelled, failed, asked };
+  for (const End end : {End::cancelled, End::failed, End::asked}) {
+    Bench bench({}, asynchronous_model());
+    const auto stream = bench.add(make_request(8, 5));
+    const auto other = bench.add(make_request(8, 9));
+    bench.step();
+    Outcome outcome;
+    outcome.take(*stream);
+    EXPECT_TRUE(outcome.deltas.empty());
+    if (end == End::asked) {
+      bench.loop.hand_out();
+      outcome.take(*stream);
+      EXPECT_EQ(outcome.deltas.size(), 1U);
+      bench.loop.hand_out();  // nothing is left
+      bench.run();
+    } else if (end == End::cancelled) {
+      stream->cancel();
+      bench.step();
+    } else {
+      bench.loop.end_all({StatusCode::internal, "the model failed"});
+      for (auto& ended : bench.loop.take_ended()) ended.stream->push(std::move(ended.finish));
+    }
+    outcome.take(*stream);
+    EXPECT_EQ(outcome.deltas.size(), end == End::asked ? 5U : 1U);
+    ASSERT_TRUE(outcome.ended());
+    EXPECT_TRUE(outcome.in_order);
+    if (end == End::cancelled) {
+      EXPECT_EQ(bench.finish(*other).deltas.size(), 9U);
+    }
+  }
+}
+
 TEST(StepLoop, ContextFullEndsWithLength) {
   Bench bench(engine_options(4, 16), simulated_model(5));
   EXPECT_EQ(bench.loop.max_context(), 20);
