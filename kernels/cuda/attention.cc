@@ -38,7 +38,10 @@ hopper::KvPages pages_of(const CudaKvPool& kv, std::int32_t layer) {
           .num_pages = shape.num_pages,
           .page_tokens = shape.page_tokens,
           .kv_heads = shape.kv_heads,
-          .head_dim = shape.head_dim};
+          .head_dim = shape.head_dim,
+          .fp8 = shape.fp8,
+          .widened = kv.widened(),
+          .widened_bytes = kv.widened_bytes()};
 }
 
 bool fits(std::size_t bytes, const AttentionWorkspace& workspace) {
@@ -69,6 +72,7 @@ bool launch_fast_tiles(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t 
                           .num_slices = host.slices,
                           .page_table = step.pages,
                           .table_stride = step.max_pages,
+                          .slice_pages = host.tile_pages,
                           .told = {step.told, step.told_at, layer}};
   MOBIUS_CUDA(
       hopper::prefill_attention(pages_of(kv, layer), rows, limits, workspace.hopper, stream));
@@ -204,6 +208,7 @@ void launch_attention(Tensor out, Tensor q, const CudaKvPool& kv, std::int32_t l
       .centroid_block = shape.centroid_block,
       .layer = layer,
       .num_layers = shape.num_layers,
+      .fp8 = shape.fp8,
       .tiles = fast_tiles ? 0 : host.tiles,
       .single = host.single,
       .decode_blocks = host.decode_blocks,

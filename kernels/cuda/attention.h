@@ -60,6 +60,7 @@ struct AttentionCall {
   std::int32_t centroid_block = 0;
   std::int32_t layer = 0;
   std::int32_t num_layers = 0;
+  bool fp8 = false;                  ///< keys and values are records
   std::int32_t tiles = 0;            ///< of slices with several rows
   std::int32_t single = 0;           ///< slices of one row
   std::int32_t decode_blocks = 0;    ///< that share those under full attention

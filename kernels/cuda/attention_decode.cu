@@ -1,6 +1,7 @@
 #include <cstddef>
 
 #include "kernels/cuda/attention_decode_merge.cuh"
+#include "kernels/cuda/attention_decode_records.cuh"
 #include "kernels/cuda/chain.cuh"
 
 // Full attention of one-row slices (decode): keys and values pass through a ring in shared memory
@@ -20,14 +21,14 @@ constexpr std::size_t shared_bytes(int gqa) {
          static_cast<std::size_t>(kWarps * gqa * head_pitch<D>()) * sizeof(float);
 }
 
-template <int D>
+template <int D, bool kFp8>
 __device__ void compute_runs(const AttentionCall& call, Ring ring, Meeting& meeting, float* shared,
                              int warp, int lane) {
   Runs runs(call);
   DecodeRun run;
   bool more = runs.next(&run);
   hopper::wait_previous_kernel();
-  Queries<D> queries;
+  Queries<D, kFp8> queries;
   if (more) queries.load(call, run, lane);
   std::uint32_t turn = 0;
   while (more) {
@@ -38,22 +39,22 @@ __device__ void compute_runs(const AttentionCall& call, Ring ring, Meeting& meet
       const int end = min((part + 1) * now.part_keys, now.position + 1);
       Sums<D> sums;
       sums.clear();
-      for (; key < end; key += kPieceTokens) {
-        attend(sums, queries, ring, key + 2 * warp, end, warp, lane);
+      for (; key < end; key += kPieceTokens<kFp8>) {
+        attend(sums, queries, ring, key, end, warp, lane);
       }
       if (part + 1 == now.end) {
         // The next run's queries are on their way while this one ends.
         more = runs.next(&run);
         if (more) queries.load(call, run, lane);
       }
-      end_part(call, now, part, sums, fold, meeting, shared, turn, warp, lane);
+      end_part<D, kFp8>(call, now, part, sums, fold, meeting, shared, turn, warp, lane);
       turn ^= 1;
     }
     end_run(call, now, fold, meeting);
   }
 }
 
-template <int D>
+template <int D, bool kFp8>
 __global__ void __launch_bounds__(kThreads + 32, 1)
     decode_kernel(const __grid_constant__ AttentionCall call) {
   extern __shared__ __align__(128) std::uint8_t memory[];
@@ -76,21 +77,22 @@ __global__ void __launch_bounds__(kThreads + 32, 1)
   hopper::release_next_kernel();
   const Ring ring{hopper::smem_address(memory), full, empty, {}};
   if (warp == kWarps) {
-    copy_runs<D>(call, ring, lane);
+    copy_runs<D, kFp8>(call, ring, lane);
   } else {
     auto* shared = reinterpret_cast<float*>(memory + kStages<D> * stage_bytes<D>());
-    compute_runs<D>(call, ring, meeting, shared, warp, lane);
+    compute_runs<D, kFp8>(call, ring, meeting, shared, warp, lane);
   }
 }
 
-template <int D>
+template <int D, bool kFp8>
 void launch(const AttentionCall& call, cudaStream_t stream) {
+  constexpr auto kKernel = decode_kernel<D, kFp8>;
   static const cudaError_t prepared = [] {
     const cudaError_t error =
-        cudaFuncSetAttribute(decode_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+        cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(shared_bytes<D>(kMostHeads)));
     if (error != cudaSuccess) return error;
-    return cudaFuncSetAttribute(decode_kernel<D>, cudaFuncAttributePreferredSharedMemoryCarveout,
+    return cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                 cudaSharedmemCarveoutMaxShared);
   }();
   MOBIUS_CUDA(prepared);
@@ -98,10 +100,10 @@ void launch(const AttentionCall& call, cudaStream_t stream) {
   const dim3 threads(kThreads + 32);
   const std::size_t shared = shared_bytes<D>(call.gqa);
   if (overlaps_small_kernels()) {
-    MOBIUS_CUDA(hopper::launch_overlapped(decode_kernel<D>, blocks, threads, shared, stream, call));
+    MOBIUS_CUDA(hopper::launch_overlapped(kKernel, blocks, threads, shared, stream, call));
     return;
   }
-  decode_kernel<D><<<blocks, threads, shared, stream>>>(call);
+  kKernel<<<blocks, threads, shared, stream>>>(call);
   MOBIUS_CUDA_LAUNCHED();
 }
 
@@ -113,8 +115,11 @@ bool takes_decode(const KvShape& kv, std::int32_t heads) {
 }
 
 void launch_decode(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream) {
-  if (head_dim == 64) return decode::launch<64>(call, stream);
-  decode::launch<128>(call, stream);
+  if (head_dim == 64) {
+    call.fp8 ? decode::launch<64, true>(call, stream) : decode::launch<64, false>(call, stream);
+  } else {
+    call.fp8 ? decode::launch<128, true>(call, stream) : decode::launch<128, false>(call, stream);
+  }
 }
 
 }  // namespace mobius

@@ -15,6 +15,9 @@
 //
 // so that the 8 rows of a matrix that ldmatrix takes, which are one token of each group, lie in
 // different banks.
+//
+// Where the cache is fp8, a piece is 128 tokens in 8 groups of 16, which are the cache's records:
+// as many bytes, since a group's scales fill the 16 bytes between groups.
 
 namespace mobius::decode {
 
@@ -24,23 +27,28 @@ constexpr int kWarps = 4;  ///< that compute
 constexpr int kThreads = kWarps * 32;
 constexpr int kMostHeads = 8;  ///< of a KV head
 constexpr int kGroups = 8;
-constexpr int kGroupTokens = 8;
-constexpr int kPieceTokens = kGroups * kGroupTokens;
-static_assert(kDecodeUnit == kPieceTokens);
+template <bool kFp8>
+constexpr int kGroupTokens = kFp8 ? hopper::kRecordTokens : 8;
+template <bool kFp8>
+constexpr int kPieceTokens = kGroups* kGroupTokens<kFp8>;
+static_assert(decode_unit(false) == kPieceTokens<false>);
+static_assert(decode_unit(true) == kPieceTokens<true>);
 static_assert(kMostDecodeParts <= kMaxSpans);
 /// Of the ring, 128 KiB in all: more than half of a multiprocessor's, so that no two blocks settle
 /// on one while another has none.
 template <int D>
 constexpr int kStages = 1024 / D;
 
-template <int D>
+template <int D, bool kFp8>
 constexpr int group_bytes() {
-  return kGroupTokens * D * 2;
+  return kFp8 ? hopper::record_bytes(D) : kGroupTokens<kFp8> * D * 2;
 }
 template <int D>
 constexpr int group_pitch() {
-  return group_bytes<D>() + 16;
+  return 16 * D + 16;
 }
+static_assert(group_pitch<128>() == group_bytes<128, true>());
+static_assert(group_pitch<128>() == group_bytes<128, false>() + 16);
 template <int D>
 constexpr int stage_bytes() {
   return kGroups * group_pitch<D>();
@@ -106,8 +114,10 @@ __device__ __forceinline__ int end_key(const DecodeRun& run) {
 }
 
 /// Some pieces of a run: as many as have a lane for each group.
+template <bool kFp8>
 struct Stretch {
-  static constexpr int kTokens = 32 * kGroupTokens;
+  static constexpr int kGroup = kGroupTokens<kFp8>;
+  static constexpr int kTokens = 32 * kGroup;
   DecodeRun run;
   int key;
   int page;  ///< of this lane's group, or of the last one that is there
@@ -118,22 +128,25 @@ struct Stretch {
   }
   /// Where the group lies, in groups, which 32 bits can count.
   __device__ int place(const AttentionCall& call, int lane) const {
-    const int page_groups = call.page_tokens / kGroupTokens;
+    const int page_groups = call.page_tokens / kGroup;
     return (page * call.kv_heads + run.kv_head) * page_groups +
-           own_key(lane) % call.page_tokens / kGroupTokens;
+           own_key(lane) % call.page_tokens / kGroup;
   }
 
  private:
   // Pages are multiples of 16 tokens, parts begin at multiples of 64: a group lies in one page.
   __device__ int own_key(int lane) const {
-    const int last = (end_key(run) - 1) / kGroupTokens * kGroupTokens;
-    return min(key + lane * kGroupTokens, last);
+    const int last = (end_key(run) - 1) / kGroup * kGroup;
+    return min(key + lane * kGroup, last);
   }
 };
 
 /// The copying warp.
-template <int D>
+template <int D, bool kFp8>
 __device__ void copy_runs(const AttentionCall& call, Ring ring, int lane) {
+  constexpr int kGroup = kGroupTokens<kFp8>;
+  constexpr int kPiece = kPieceTokens<kFp8>;
+  constexpr int kBytes = group_bytes<D, kFp8>();
   const std::uint64_t policy = matvec::evict_first_policy();
   // A step with longer slices may append to pages that a slice of one row shares.
   bool waited = false;
@@ -144,7 +157,7 @@ __device__ void copy_runs(const AttentionCall& call, Ring ring, int lane) {
   };
   if (!call.early_copies) wait();
   Runs runs(call);
-  Stretch stretch;
+  Stretch<kFp8> stretch;
   bool more = runs.next(&stretch.run);
   if (more) {
     stretch.key = first_key(stretch.run);
@@ -154,7 +167,7 @@ __device__ void copy_runs(const AttentionCall& call, Ring ring, int lane) {
     const int own_place = stretch.place(call, lane);
     const int position = stretch.run.position;
     const int begin = stretch.key;
-    const int end = min(begin + Stretch::kTokens, end_key(stretch.run));
+    const int end = min(begin + Stretch<kFp8>::kTokens, end_key(stretch.run));
     // The pages of what comes next are on their way while this is copied.
     if (end < end_key(stretch.run)) {
       stretch.key = end;
@@ -163,28 +176,29 @@ __device__ void copy_runs(const AttentionCall& call, Ring ring, int lane) {
       stretch.key = first_key(stretch.run);
     }
     if (more) stretch.find(call, lane);
-    for (int key = begin; key < end; key += kPieceTokens) {
-      const int groups = min(kGroups, (end - key + kGroupTokens - 1) / kGroupTokens);
+    for (int key = begin; key < end; key += kPiece) {
+      const int groups = min(kGroups, (end - key + kGroup - 1) / kGroup);
       int places[kGroups];
 #pragma unroll
       for (int group = 0; group < kGroups; ++group) {
-        places[group] = __shfl_sync(kFullMask, own_place, (key - begin) / kGroupTokens + group);
+        places[group] = __shfl_sync(kFullMask, own_place, (key - begin) / kGroup + group);
       }
-      if (!waited && key + kPieceTokens > position) wait();
+      if (!waited && key + kPiece > position) wait();
 #pragma unroll
       for (int operand = 0; operand < 2; ++operand) {
-        const std::uint16_t* cells = operand == 0 ? call.keys : call.values;
+        const auto* cells =
+            reinterpret_cast<const std::uint8_t*>(operand == 0 ? call.keys : call.values);
         std::uint64_t* full = ring.full + ring.slot.index;
         hopper::barrier_wait(ring.empty + ring.slot.index, ring.slot.turn ^ 1);
         __syncwarp();
-        matvec::announce(full, static_cast<std::uint32_t>(groups * group_bytes<D>()));
+        matvec::announce(full, static_cast<std::uint32_t>(groups * kBytes));
         const std::uint32_t to = ring.stage<D>();
 #pragma unroll
         for (int group = 0; group < kGroups; ++group) {
           if (group >= groups) break;
-          const std::uint16_t* from = cells + std::int64_t{places[group]} * (kGroupTokens * D);
+          const std::uint8_t* from = cells + std::int64_t{places[group]} * kBytes;
           matvec::copy_bulk(to + static_cast<std::uint32_t>(group * group_pitch<D>()), from,
-                            static_cast<std::uint32_t>(group_bytes<D>()), full, policy);
+                            static_cast<std::uint32_t>(kBytes), full, policy);
         }
         ring.slot.next(kStages<D>);
       }

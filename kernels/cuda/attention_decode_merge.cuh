@@ -138,7 +138,7 @@ __device__ __forceinline__ Quarter merge_warps(const Meeting& meeting, const flo
 
 /// Ends a part: all computing warps, each with its sums of it. `shared`: as Meeting says. `turn`:
 /// how often this has been called before (mod 2).
-template <int D>
+template <int D, bool kFp8>
 __device__ __forceinline__ void end_part(const AttentionCall& call, const DecodeRun& run, int part,
                                          Sums<D>& sums, Fold<D>& fold, Meeting& meeting,
                                          float* shared, std::uint32_t turn, int warp, int lane) {
@@ -153,11 +153,11 @@ __device__ __forceinline__ void end_part(const AttentionCall& call, const Decode
   for (int h = 0; h < 2; ++h) {
     const int head = lane % 4 * 2 + h;
     if (head >= call.gqa) continue;
-    float* own = shared + (warp * call.gqa + head) * head_pitch<D>() + lane / 4;
+    float* own = shared + (warp * call.gqa + head) * head_pitch<D>() + lane / 4 * (kFp8 ? 2 : 1);
 #pragma unroll
     for (int j = 0; j < D / 16; ++j) {
       own[16 * j] = sums.out[j][h];
-      own[16 * j + 8] = sums.out[j][2 + h];
+      own[16 * j + (kFp8 ? 1 : 8)] = sums.out[j][2 + h];
     }
     if (lane / 4 == 0) meeting.states[warp][head] = make_float2(sums.maximum[h], sums.sum[h]);
   }

@@ -6,7 +6,7 @@ namespace {
 
 /// Blocks take spans (of a row, a KV head) in turn. Inside, warps take every fourth tile of keys;
 /// their states merge in the order of warps.
-template <int D>
+template <int D, bool kFp8>
 __global__ void __launch_bounds__(kTileWarps * 32)
     singles_kernel(const __grid_constant__ AttentionCall call) {
   __shared__ float merged[kTileWarps][kWarpRows][D];
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kTileWarps * 32)
     const int end = min(begin + length, position + 1);
     QueryFragments<D> q;
     q.load(call, rows[0], rows[1]);
-    const SequenceReader<D> sequence(call, slice, kv_head, position + 1);
+    const SequenceReader<D, kFp8> sequence(call, slice, kv_head, position + 1);
     SoftmaxRows<D> state;
     state.clear();
     for (int key = begin + warp * kTileKeys; key < end; key += kTileWarps * kTileKeys) {
@@ -129,8 +129,14 @@ __global__ void merge_kernel(const __grid_constant__ AttentionCall call) {
 
 template <int D>
 void launch(const AttentionCall& call, std::int32_t blocks, cudaStream_t stream) {
-  launch_in_chain<singles_kernel<D>, Memory::for_loads>(static_cast<unsigned>(blocks),
-                                                        kTileWarps * 32, stream, call);
+  const auto grid = static_cast<unsigned>(blocks);
+  if (call.fp8) {
+    launch_in_chain<singles_kernel<D, true>, Memory::for_loads>(grid, kTileWarps * 32, stream,
+                                                                call);
+  } else {
+    launch_in_chain<singles_kernel<D, false>, Memory::for_loads>(grid, kTileWarps * 32, stream,
+                                                                 call);
+  }
 }
 
 template <int D>

@@ -3,8 +3,10 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/fp8.cuh"
 
 // One warp's inside of attention: 16 rows of queries against 32 keys at a time, with mma.sync
 // m16n8k16 on bf16. Operands come from global memory (through L1) straight into fragments, 16 bytes
@@ -128,8 +130,8 @@ struct QueryFragments {
   }
 };
 
-/// A lane's part of one sequence's keys and values of one KV head.
-template <int D>
+/// A lane's part of one sequence's keys and values of one KV head. kFp8: they are records.
+template <int D, bool kFp8>
 struct SequenceReader {
   const std::uint16_t* keys;
   const std::uint16_t* values;
@@ -153,7 +155,51 @@ struct SequenceReader {
     if (key >= end) return 0;
     const int index = key / page_tokens;
     const std::int64_t vector = std::int64_t{pages[index]} * kv_heads + kv_head;
-    return (vector * page_tokens + (key - index * page_tokens)) * D;
+    const std::int64_t token = vector * page_tokens + (key - index * page_tokens);
+    if constexpr (kFp8) return token / hopper::kRecordTokens * hopper::record_bytes(D);
+    return token * D;
+  }
+
+  /// Some dimensions of one key or value: bf16, or codes and their scale, twice.
+  struct Codes {
+    const std::uint8_t* at;
+    std::uint32_t scale;
+  };
+  using Place = std::conditional_t<kFp8, Codes, const std::uint16_t*>;
+
+  /// Those from `dim` on of the `slot`-th of the 16 keys (or values) at `offset`.
+  __device__ static Place place(const std::uint16_t* operand, std::int64_t offset, int slot,
+                                int dim) {
+    if constexpr (kFp8) {
+      const auto* record = reinterpret_cast<const std::uint8_t*>(operand) + offset;
+      return {record + slot * D + dim, scale_bf16x2(record[hopper::kRecordTokens * D + slot])};
+    } else {
+      return operand + offset + slot * D + dim;
+    }
+  }
+
+  /// 8 dimensions, `step` behind.
+  __device__ static uint4 load8(const Place& from, int step) {
+    if constexpr (kFp8) {
+      const uint2 codes = *reinterpret_cast<const uint2*>(from.at + step);
+      uint4 wide;
+      widen_four(codes.x, from.scale, &wide.x, &wide.y);
+      widen_four(codes.y, from.scale, &wide.z, &wide.w);
+      return wide;
+    } else {
+      return *reinterpret_cast<const uint4*>(from + step);
+    }
+  }
+
+  /// 4 dimensions.
+  __device__ static uint2 load4(const Place& from) {
+    if constexpr (kFp8) {
+      uint2 wide;
+      widen_four(*reinterpret_cast<const std::uint32_t*>(from.at), from.scale, &wide.x, &wide.y);
+      return wide;
+    } else {
+      return *reinterpret_cast<const uint2*>(from);
+    }
   }
 };
 
@@ -182,8 +228,9 @@ struct SoftmaxRows {
 
   /// Keys [first, first + 32), first a multiple of 16. limit[h][i]: the last key that row i of the
   /// lane (lane / 4, + 8) attends among those of half h. scale: 1 / sqrt(D) in units of log2.
-  __device__ void attend(const QueryFragments<D>& q, const SequenceReader<D>& sequence, int first,
-                         const int (&limit)[2][2], float scale) {
+  template <bool kFp8>
+  __device__ void attend(const QueryFragments<D>& q, const SequenceReader<D, kFp8>& sequence,
+                         int first, const int (&limit)[2][2], float scale) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int c = lane % 4;
     const int n = lane / 4;
@@ -194,11 +241,9 @@ struct SoftmaxRows {
     for (int t = 0; t < 4; ++t) {
       uint4 key[D / 32];
       const bool there = first + 8 * t + n < sequence.end;
-      const std::uint16_t* from = sequence.keys + offset[t / 2] + (8 * (t % 2) + n) * D + 8 * c;
+      const auto from = sequence.place(sequence.keys, offset[t / 2], 8 * (t % 2) + n, 8 * c);
 #pragma unroll
-      for (int j = 0; j < D / 32; ++j) {
-        key[j] = there ? *reinterpret_cast<const uint4*>(from + 32 * j) : zero;
-      }
+      for (int j = 0; j < D / 32; ++j) key[j] = there ? sequence.load8(from, 32 * j) : zero;
 #pragma unroll
       for (int i = 0; i < 4; ++i) s[t][i] = 0.0F;
       q.score(s[t], key);
@@ -254,16 +299,16 @@ struct SoftmaxRows {
         for (int i = 0; i < 4; ++i) {
           const int slot = 2 * c + i % 2 + 8 * (i / 2);
           const bool there = first + 16 * h + slot < sequence.end;
-          const std::uint16_t* from =
-              sequence.values + offset[h] + slot * D + g * 8 * kVector + n * kVector;
+          const auto from =
+              sequence.place(sequence.values, offset[h], slot, g * 8 * kVector + n * kVector);
           if constexpr (kVector == 8) {
-            const uint4 x = there ? *reinterpret_cast<const uint4*>(from) : zero;
+            const uint4 x = there ? sequence.load8(from, 0) : zero;
             value[i][0] = x.x;
             value[i][1] = x.y;
             value[i][2] = x.z;
             value[i][3] = x.w;
           } else {
-            const uint2 x = there ? *reinterpret_cast<const uint2*>(from) : make_uint2(0, 0);
+            const uint2 x = there ? sequence.load4(from) : make_uint2(0, 0);
             value[i][0] = x.x;
             value[i][1] = x.y;
           }

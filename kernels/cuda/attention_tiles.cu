@@ -8,7 +8,7 @@ namespace {
 /// position 0 in steps that do not depend on where the tile or the slice begins, and keys that a
 /// row does not attend leave its state as it is: so a row's bits do not depend on how the prompt
 /// was cut.
-template <int D>
+template <int D, bool kFp8>
 __global__ void __launch_bounds__(kTileWarps * 32)
     tiles_kernel(const __grid_constant__ AttentionCall call) {
   // Late positions have the most keys: first.
@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kTileWarps * 32)
                            warp_row(call, slice, first_query, kv_head, lane / 4 + 8)};
   QueryFragments<D> q;
   q.load(call, rows[0], rows[1]);
-  const SequenceReader<D> sequence(call, slice, kv_head, last_position + 1);
+  const SequenceReader<D, kFp8> sequence(call, slice, kv_head, last_position + 1);
   const float scale = softmax_scale<D>();
   SoftmaxRows<D> state;
   state.clear();
@@ -70,17 +70,26 @@ __global__ void __launch_bounds__(kTileWarps * 32)
   }
 }
 
+template <int D>
+void launch(const AttentionCall& call, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(call.tiles), static_cast<unsigned>(call.kv_heads));
+  constexpr unsigned kThreads = kTileWarps * 32;
+  if (call.fp8) {
+    tiles_kernel<D, true><<<grid, kThreads, 0, stream>>>(call);
+  } else {
+    tiles_kernel<D, false><<<grid, kThreads, 0, stream>>>(call);
+  }
+  MOBIUS_CUDA_LAUNCHED();
+}
+
 }  // namespace
 
 void launch_tiles(const AttentionCall& call, std::int32_t head_dim, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(call.tiles), static_cast<unsigned>(call.kv_heads));
-  constexpr unsigned kThreads = kTileWarps * 32;
   switch (head_dim) {
-    case 32: tiles_kernel<32><<<grid, kThreads, 0, stream>>>(call); break;
-    case 64: tiles_kernel<64><<<grid, kThreads, 0, stream>>>(call); break;
-    default: tiles_kernel<128><<<grid, kThreads, 0, stream>>>(call); break;
+    case 32: launch<32>(call, stream); break;
+    case 64: launch<64>(call, stream); break;
+    default: launch<128>(call, stream); break;
   }
-  MOBIUS_CUDA_LAUNCHED();
 }
 
 }  // namespace mobius

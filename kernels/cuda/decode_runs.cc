@@ -50,10 +50,10 @@ std::int64_t find_level(std::span<const Class> classes, std::span<std::int64_t> 
 
 }  // namespace
 
-DecodePlan plan_decode(std::span<const DecodeRow> rows, std::int32_t kv_heads,
-                       std::int32_t blocks) {
+DecodePlan plan_decode(std::span<const DecodeRow> rows, std::int32_t kv_heads, std::int32_t blocks,
+                       std::int32_t unit) {
   const auto units_of = [&](const DecodeRow& row) {
-    return decode_part_keys(row.position + 1, kv_heads) / kDecodeUnit;
+    return decode_part_keys(row.position + 1, kv_heads, unit) / unit;
   };
   std::vector<DecodeRow> ordered(rows.begin(), rows.end());
   std::stable_sort(ordered.begin(), ordered.end(), [&](const DecodeRow& a, const DecodeRow& b) {
@@ -65,7 +65,7 @@ DecodePlan plan_decode(std::span<const DecodeRow> rows, std::int32_t kv_heads,
     if (classes.empty() || classes.back().units != units) classes.push_back({i, i, units, 0});
     classes.back().end = i + 1;
     classes.back().parts +=
-        std::int64_t{kv_heads} * decode_parts(ordered[i].position + 1, kv_heads);
+        std::int64_t{kv_heads} * decode_parts(ordered[i].position + 1, kv_heads, unit);
   }
   std::vector<std::int64_t> loads(static_cast<std::size_t>(blocks));
   const std::int64_t level = find_level(classes, loads);
@@ -78,7 +78,7 @@ DecodePlan plan_decode(std::span<const DecodeRow> rows, std::int32_t kv_heads,
     std::int64_t room = room_for(level, loads[block], c.units);
     for (std::size_t i = c.first; i < c.end; ++i) {
       const DecodeRow& row = ordered[i];
-      const std::int32_t count = decode_parts(row.position + 1, kv_heads);
+      const std::int32_t count = decode_parts(row.position + 1, kv_heads, unit);
       for (std::int32_t kv_head = 0; kv_head < kv_heads; ++kv_head) {
         const std::size_t first_run = found.size();
         for (std::int32_t first = 0; first < count;) {
@@ -91,7 +91,7 @@ DecodePlan plan_decode(std::span<const DecodeRow> rows, std::int32_t kv_heads,
                            .position = row.position,
                            .full_from = row.full_from,
                            .kv_head = kv_head,
-                           .part_keys = static_cast<std::int32_t>(c.units) * kDecodeUnit,
+                           .part_keys = static_cast<std::int32_t>(c.units) * unit,
                            .first = static_cast<std::uint16_t>(first),
                            .end = static_cast<std::uint16_t>(first + taken)});
           owners.push_back(block);

@@ -14,8 +14,11 @@ namespace mobius {
 // bits do not depend on the step. A run is some consecutive parts that one thread block computes;
 // runs follow from the whole step, such that all blocks have the same amount to read.
 
-/// Keys that the kernel takes at once.
+/// Keys that the kernel takes at once; of quantised ones twice as many, which are as many bytes.
 constexpr std::int32_t kDecodeUnit = 64;
+constexpr std::int32_t decode_unit(bool fp8) {
+  return fp8 ? 2 * kDecodeUnit : kDecodeUnit;
+}
 constexpr std::int32_t kMostDecodeParts = 128;
 
 /// At most so many parts that a row's, for all KV heads, are as many as there are multiprocessors.
@@ -24,15 +27,17 @@ constexpr std::int32_t most_decode_parts(std::int32_t kv_heads) {
   return parts > kMostDecodeParts ? kMostDecodeParts : parts < 8 ? 8 : parts;
 }
 
-/// Keys of a part of a row that sees `keys` keys; a multiple of kDecodeUnit. The last part may have
+/// Keys of a part of a row that sees `keys` keys; a multiple of `unit`. The last part may have
 /// fewer.
-constexpr std::int32_t decode_part_keys(std::int32_t keys, std::int32_t kv_heads) {
-  const std::int32_t whole = most_decode_parts(kv_heads) * kDecodeUnit;
-  return (keys + whole - 1) / whole * kDecodeUnit;
+constexpr std::int32_t decode_part_keys(std::int32_t keys, std::int32_t kv_heads,
+                                        std::int32_t unit = kDecodeUnit) {
+  const std::int32_t whole = most_decode_parts(kv_heads) * unit;
+  return (keys + whole - 1) / whole * unit;
 }
 
-constexpr std::int32_t decode_parts(std::int32_t keys, std::int32_t kv_heads) {
-  const std::int32_t length = decode_part_keys(keys, kv_heads);
+constexpr std::int32_t decode_parts(std::int32_t keys, std::int32_t kv_heads,
+                                    std::int32_t unit = kDecodeUnit) {
+  const std::int32_t length = decode_part_keys(keys, kv_heads, unit);
   return (keys + length - 1) / length;
 }
 
@@ -75,6 +80,7 @@ struct DecodePlan {
 /// Fills each block with parts up to a common level, which is as low as it can be found with little
 /// effort: long parts first, consecutive ones where they fit, short ones into what these leave.
 /// `kv_heads` and `blocks` at least 1, positions at least 0.
-DecodePlan plan_decode(std::span<const DecodeRow> rows, std::int32_t kv_heads, std::int32_t blocks);
+DecodePlan plan_decode(std::span<const DecodeRow> rows, std::int32_t kv_heads, std::int32_t blocks,
+                       std::int32_t unit = kDecodeUnit);
 
 }  // namespace mobius

@@ -25,4 +25,23 @@ __device__ __forceinline__ std::uint32_t widen_even(std::uint32_t codes) {
   return widen_odd(codes << 8);
 }
 
+/// The scale that a byte of the KV cache stands for, twice: the byte is the exponent of a bf16.
+__device__ __forceinline__ std::uint32_t scale_bf16x2(std::uint32_t byte) {
+  return byte * 0x00800080U;
+}
+
+/// The scale as a float.
+__device__ __forceinline__ float scale_f32(std::uint32_t byte) {
+  return __uint_as_float(byte << 23);
+}
+
+/// Bytes 0 and 1, and 2 and 3, times a scale; exact.
+__device__ __forceinline__ void widen_four(std::uint32_t codes, std::uint32_t scale,
+                                           std::uint32_t* low, std::uint32_t* high) {
+  const std::uint32_t even = multiply_bf16x2(widen_even(codes), scale);
+  const std::uint32_t odd = multiply_bf16x2(widen_odd(codes), scale);
+  *low = __byte_perm(even, odd, 0x5410);
+  *high = __byte_perm(even, odd, 0x7632);
+}
+
 }  // namespace mobius

@@ -2,9 +2,11 @@
 
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/kv_cache.h"
+#include "kernels/fp8.h"
 
 namespace mobius {
 namespace {
@@ -23,7 +25,11 @@ struct Layout {
   std::size_t cells_bytes = 0;  ///< keys, and again values
   std::size_t sums_bytes = 0;
   std::size_t centroids_bytes = 0;
-  std::size_t total() const { return 2 * cells_bytes + sums_bytes + centroids_bytes; }
+  std::size_t widened_bytes = 0;
+  std::size_t layer_bytes = 0;  ///< keys of a layer
+  std::size_t total() const {
+    return 2 * cells_bytes + sums_bytes + centroids_bytes + widened_bytes;
+  }
 };
 
 Layout layout_of(const KvShape& shape) {
@@ -33,16 +39,23 @@ Layout layout_of(const KvShape& shape) {
   if (shape.dtype != DType::bf16) {
     refuse("type is " + std::string(name_of(shape.dtype)) + ", must be bf16 with CUDA");
   }
-  if (shape.fp8) refuse("fp8 is not for CUDA yet");
   if (shape.head_dim != 32 && shape.head_dim != 64 && shape.head_dim != 128) {
     refuse("head_dim is " + std::to_string(shape.head_dim) + ", must be 32, 64 or 128 with CUDA");
   }
   check_pages(shape);
-  const std::size_t vectors =
-      static_cast<std::size_t>(shape.num_layers) * static_cast<std::size_t>(shape.num_pages) *
-      static_cast<std::size_t>(shape.kv_heads) * static_cast<std::size_t>(shape.head_dim);
+  const auto layers = static_cast<std::size_t>(shape.num_layers);
+  const auto head_dim = static_cast<std::size_t>(shape.head_dim);
+  const std::size_t page_heads =
+      static_cast<std::size_t>(shape.num_pages) * static_cast<std::size_t>(shape.kv_heads);
+  const auto page_tokens = static_cast<std::size_t>(shape.page_tokens);
+  const std::size_t vectors = layers * page_heads * head_dim;
   Layout layout;
-  layout.cells_bytes = aligned(vectors * static_cast<std::size_t>(shape.page_tokens) * 2);
+  layout.layer_bytes = page_heads * page_tokens * (shape.fp8 ? head_dim + 1 : 2 * head_dim);
+  layout.cells_bytes = aligned(layers * layout.layer_bytes);
+  if (shape.fp8) {
+    layout.widened_bytes =
+        2 * aligned(static_cast<std::size_t>(shape.num_pages) * page_tokens * head_dim * 2);
+  }
   layout.sums_bytes = aligned(vectors * sizeof(float));
   layout.centroids_bytes = shape.centroid_block > 0 ? aligned(vectors * 2) : 0;
   return layout;
@@ -87,10 +100,92 @@ __device__ __nv_bfloat16 centroid_of(const float* sums, const std::int32_t* tabl
   return __float2bfloat16_rn(__fdiv_rn(sum + last, static_cast<float>(block)));
 }
 
+/// Quantises a vector (moba.md, "Quantised keys and values"): one warp, lane l has its dimensions
+/// l * kEach and the next. Writes codes and scale to the slot of its record, and returns in
+/// `values` what is left of the values.
+template <int kEach>
+__device__ void quantise(float (&values)[kEach], std::uint8_t* record, int slot) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  std::uint32_t largest = 0;  // as bits, which order magnitudes, NaN above all
+#pragma unroll
+  for (const float value : values) largest = max(largest, __float_as_uint(value) & 0x7FFFFFFFU);
+  largest = __reduce_max_sync(0xffffffffU, largest);
+  const std::uint8_t byte = kv_scale_byte(__uint_as_float(largest));
+  const float scale = kv_scale(byte);
+  std::uint8_t* to = record + (slot * 32 + lane) * kEach;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const std::uint8_t code = kv_code(values[i], byte);
+    values[i] = __fmul_rn(from_e4m3(code), scale);
+    to[i] = code;
+  }
+  if (lane == 0) record[hopper::kRecordTokens * 32 * kEach + slot] = byte;
+}
+
+/// The KV heads' part of rope_append_kernel where the cache is fp8: one block, one head's keys and
+/// values in one segment. A warp has a vector; what is left of keys is summed up by one thread for
+/// each dimension.
+template <int kDim, class Turn>
+__device__ void append_records(const RopeArguments& a, const float* in, std::int64_t columns,
+                               int rows, int first_position, std::int64_t vector, const Turn& turn,
+                               float* chunk, float* sum) {
+  constexpr int kEach = kDim / 32;
+  constexpr int kHalf = kDim / 2;
+  constexpr int kWarps = kThreads / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int own = static_cast<int>(threadIdx.x);
+  const int first_slot = first_position % a.page_tokens;
+  const float* value = in + std::int64_t{a.kv_heads} * kDim;
+  const std::int64_t records = vector * (a.page_tokens / hopper::kRecordTokens);
+  const auto record_of = [&](__nv_bfloat16* operand, int slot) {
+    return reinterpret_cast<std::uint8_t*>(operand) +
+           (records + slot / hopper::kRecordTokens) * hopper::record_bytes(kDim);
+  };
+  for (int begin = 0; begin < rows; begin += kChunkRows) {
+    const int count = min(kChunkRows, rows - begin);
+    for (int at = own; at < count * kHalf; at += kThreads) {
+      const int row = at / kHalf;
+      const int i = at % kHalf;
+      float cosine;
+      float sine;
+      turn(begin * kHalf + at, &cosine, &sine);
+      const float x = in[(begin + row) * columns + i];
+      const float y = in[(begin + row) * columns + i + kHalf];
+      chunk[row * kDim + i] = __fmul_rn(x, cosine) - __fmul_rn(y, sine);
+      chunk[row * kDim + i + kHalf] = __fmul_rn(y, cosine) + __fmul_rn(x, sine);
+    }
+    __syncthreads();
+    // Keys, then values.
+    for (int at = warp; at < 2 * count; at += kWarps) {
+      const bool is_key = at < count;
+      const int row = is_key ? at : at - count;
+      const int slot = first_slot + begin + row;
+      float* key = chunk + row * kDim + lane * kEach;
+      float values[kEach];
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) {
+        values[i] = is_key ? key[i] : value[(begin + row) * columns + lane * kEach + i];
+      }
+      quantise(values, record_of(is_key ? a.keys : a.values, slot), slot % hopper::kRecordTokens);
+      if (!is_key) continue;
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) key[i] = values[i];
+    }
+    __syncthreads();
+    if (own < kDim) {
+      for (int row = 0; row < count; ++row) *sum += chunk[row * kDim + own];
+    }
+    __syncthreads();
+  }
+}
+
 /// One block rotates one head's vectors in one segment, the rows of a step that share a page. Query
 /// heads come first, then KV heads, which also append to the page.
+template <bool kFp8>
 __global__ void rope_append_kernel(RopeArguments a) {
-  __shared__ __nv_bfloat16 chunk[kChunkRows * kMaxHeadDim];
+  using Chunk = std::conditional_t<kFp8, float, __nv_bfloat16>;
+  __shared__ Chunk chunk[kChunkRows * kMaxHeadDim];
   hopper::release_next_kernel();
   const std::int32_t* segment = a.segments + 4 * blockIdx.x;
   const int slice = segment[0];
@@ -142,39 +237,53 @@ __global__ void rope_append_kernel(RopeArguments a) {
   const int kv_head = head - a.heads;
   const int slot = first_position % a.page_tokens;
   const std::int64_t vector = page * a.kv_heads + kv_head;
-  const std::int64_t cell = (vector * a.page_tokens + slot) * a.head_dim;
-  const float* value = in + std::int64_t{a.kv_heads} * a.head_dim;
   // A page's first slot starts its sum anew: tokens one after the other (moba.md, rule 2).
   float sum = own < a.head_dim && slot > 0 ? a.sums[vector * a.head_dim + own] : 0.0F;
-  for (int begin = 0; begin < rows; begin += kChunkRows) {
-    const int count = min(kChunkRows, rows - begin);
-    for (int at = static_cast<int>(threadIdx.x); at < count * half; at += kThreads) {
-      const int row = at / half;
-      const int i = at % half;
-      float cosine;
-      float sine;
-      turn(begin * half + at, &cosine, &sine);
-      const float x = in[(begin + row) * columns + i];
-      const float y = in[(begin + row) * columns + i + half];
-      const __nv_bfloat16 low = __float2bfloat16_rn(__fmul_rn(x, cosine) - __fmul_rn(y, sine));
-      const __nv_bfloat16 high = __float2bfloat16_rn(__fmul_rn(y, cosine) + __fmul_rn(x, sine));
-      chunk[row * a.head_dim + i] = low;
-      chunk[row * a.head_dim + i + half] = high;
-      __nv_bfloat16* to = a.keys + cell + std::int64_t{begin + row} * a.head_dim;
-      to[i] = low;
-      to[i + half] = high;
+  if constexpr (kFp8) {
+    const auto append = [&]<int kDim>() {
+      append_records<kDim>(a, in, columns, rows, first_position, vector, turn, chunk, &sum);
+    };
+    if (a.head_dim == 128) {
+      append.template operator()<128>();
+    } else if (a.head_dim == 64) {
+      append.template operator()<64>();
+    } else {
+      append.template operator()<32>();
     }
-    for (int at = static_cast<int>(threadIdx.x); at < count * a.head_dim; at += kThreads) {
-      const int row = begin + at / a.head_dim;
-      const int i = at % a.head_dim;
-      a.values[cell + std::int64_t{row} * a.head_dim + i] =
-          __float2bfloat16_rn(value[row * columns + i]);
+  } else {
+    const std::int64_t cell = (vector * a.page_tokens + slot) * a.head_dim;
+    const float* value = in + std::int64_t{a.kv_heads} * a.head_dim;
+    for (int begin = 0; begin < rows; begin += kChunkRows) {
+      const int count = min(kChunkRows, rows - begin);
+      for (int at = static_cast<int>(threadIdx.x); at < count * half; at += kThreads) {
+        const int row = at / half;
+        const int i = at % half;
+        float cosine;
+        float sine;
+        turn(begin * half + at, &cosine, &sine);
+        const float x = in[(begin + row) * columns + i];
+        const float y = in[(begin + row) * columns + i + half];
+        const __nv_bfloat16 low = __float2bfloat16_rn(__fmul_rn(x, cosine) - __fmul_rn(y, sine));
+        const __nv_bfloat16 high = __float2bfloat16_rn(__fmul_rn(y, cosine) + __fmul_rn(x, sine));
+        chunk[row * a.head_dim + i] = low;
+        chunk[row * a.head_dim + i + half] = high;
+        __nv_bfloat16* to = a.keys + cell + std::int64_t{begin + row} * a.head_dim;
+        to[i] = low;
+        to[i + half] = high;
+      }
+      for (int at = static_cast<int>(threadIdx.x); at < count * a.head_dim; at += kThreads) {
+        const int row = begin + at / a.head_dim;
+        const int i = at % a.head_dim;
+        a.values[cell + std::int64_t{row} * a.head_dim + i] =
+            __float2bfloat16_rn(value[row * columns + i]);
+      }
+      __syncthreads();
+      if (own < a.head_dim) {
+        for (int row = 0; row < count; ++row)
+          sum += __bfloat162float(chunk[row * a.head_dim + own]);
+      }
+      __syncthreads();
     }
-    __syncthreads();
-    if (own < a.head_dim) {
-      for (int row = 0; row < count; ++row) sum += __bfloat162float(chunk[row * a.head_dim + own]);
-    }
-    __syncthreads();
   }
   if (own >= a.head_dim) return;
   a.sums[vector * a.head_dim + own] = sum;
@@ -226,6 +335,9 @@ CudaKvPool::CudaKvPool(const KvShape& shape) : KvPool(shape) {
     centroids_ =
         reinterpret_cast<std::uint16_t*>(bytes + 2 * layout.cells_bytes + layout.sums_bytes);
   }
+  layer_cells_ = layout.layer_bytes / sizeof(std::uint16_t);
+  widened_bytes_ = layout.widened_bytes;
+  if (shape.fp8) widened_ = bytes + layout.total() - layout.widened_bytes;
 }
 
 void launch_rope_append(Tensor q_out, Tensor qkv, CudaKvPool& kv, std::int32_t layer,
@@ -255,7 +367,11 @@ void launch_rope_append(Tensor q_out, Tensor qkv, CudaKvPool& kv, std::int32_t l
   };
   const dim3 grid(static_cast<unsigned>(host.segments),
                   static_cast<unsigned>(heads + shape.kv_heads));
-  launch_in_chain<rope_append_kernel>(grid, kThreads, stream, arguments);
+  if (shape.fp8) {
+    launch_in_chain<rope_append_kernel<true>>(grid, kThreads, stream, arguments);
+  } else {
+    launch_in_chain<rope_append_kernel<false>>(grid, kThreads, stream, arguments);
+  }
   if (shape.centroid_block == 0 || alone) return;
   const dim3 blocks(static_cast<unsigned>(host.segments), static_cast<unsigned>(shape.kv_heads));
   launch_in_chain<centroid_kernel>(blocks, static_cast<unsigned>(shape.head_dim), stream,

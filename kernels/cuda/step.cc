@@ -174,6 +174,7 @@ void StepUploader::fill(const StepView& step, const Layout& layout, std::int32_t
         decode_rows_.push_back({slice.first_row, s, slice.first_position, full_from});
       }
     } else {
+      host_.tile_pages += pages_of(end, page_tokens);
       for (std::int32_t first = 0; first < slice.num_rows; first += tile_queries_) {
         std::int32_t* tile = at + layout.tiles + std::ptrdiff_t{2} * host_.tiles++;
         tile[0] = s;
@@ -184,7 +185,8 @@ void StepUploader::fill(const StepView& step, const Layout& layout, std::int32_t
 }
 
 std::size_t StepUploader::fill_runs(const Layout& layout, std::int32_t* at) {
-  const DecodePlan plan = plan_decode(decode_rows_, kv_.kv_heads, host_.decode_blocks);
+  const DecodePlan plan =
+      plan_decode(decode_rows_, kv_.kv_heads, host_.decode_blocks, decode_unit(kv_.fp8));
   std::copy(plan.block_runs.begin(), plan.block_runs.end(), at + layout.decode_block_runs);
   std::copy(plan.runs.begin(), plan.runs.end(),
             reinterpret_cast<DecodeRun*>(at + layout.decode_runs));

@@ -69,6 +69,7 @@ struct HostStep {
   std::int32_t decode_blocks = 0;       ///< multiprocessors, whatever the step
   std::int64_t moba_blocks = 0;  ///< complete blocks before the last row's own, over such slices
   std::int32_t longest = 0;      ///< tokens of the longest sequence, this step's included
+  std::int64_t tile_pages = 0;   ///< pages that hold the sequences of slices with several rows
 };
 
 /// Attention works in tiles of kTileWarps warps, each with 16 rows: the query heads of one KV head

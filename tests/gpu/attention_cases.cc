@@ -26,7 +26,8 @@ std::string name_of_policy(const AttentionPolicy& policy) {
 std::string name_of_sizes(const AttentionSizes& sizes) {
   return std::to_string(sizes.heads) + "/" + std::to_string(sizes.kv_heads) + " heads of " +
          std::to_string(sizes.head_dim) + ", page " + std::to_string(sizes.page_tokens) +
-         (sizes.centroid_block > 0 ? ", stored " + std::to_string(sizes.centroid_block) : "");
+         (sizes.centroid_block > 0 ? ", stored " + std::to_string(sizes.centroid_block) : "") +
+         (sizes.fp8 ? ", fp8" : "");
 }
 
 /// Keys against the oracle's rotation; values, sums and centroids must be exact.
@@ -53,17 +54,21 @@ void check_cache(AttentionFixture& fixture, const TestSequence& sequence, const 
     }
     for (std::int32_t g = 0; g < sizes.kv_heads; ++g) {
       const std::span<const float> value = head(sizes.heads + sizes.kv_heads + g);
-      for (std::size_t d = 0; d < value.size(); ++d) {
-        const std::size_t at =
-            static_cast<std::size_t>(token * sizes.kv_heads + g) * value.size() + d;
-        values_equal = values_equal && cached.values[at] == round_to(DType::bf16, value[d]);
-      }
+      const std::vector<float> stored =
+          sizes.fp8 ? oracle_quantise(value) : rounded(DType::bf16, value);
+      const std::size_t at = static_cast<std::size_t>(token * sizes.kv_heads + g) * value.size();
+      values_equal =
+          values_equal && std::equal(stored.begin(), stored.end(),
+                                     cached.values.begin() + static_cast<std::ptrdiff_t>(at));
     }
   }
   const double key_error = relative_error(cached.keys, want);
   const double q_error = relative_error(sequence.q, want_q);
-  report.add({"rope", name, "error q " + text(q_error) + ", k " + text(key_error),
-              q_error < 2.5e-3 && key_error < 2.5e-3 && values_equal});
+  const double allowed = sizes.fp8 ? 3e-2 : 2.5e-3;
+  report.add({"rope", name,
+              "error q " + text(q_error) + ", k " + text(key_error) + ", values " +
+                  (values_equal ? "exact" : "differ"),
+              q_error < 2.5e-3 && key_error < allowed && values_equal});
 
   const std::vector<float> sums = fixture.page_sums(sequence);
   const std::size_t width = static_cast<std::size_t>(sizes.kv_heads * sizes.head_dim);
@@ -223,10 +228,57 @@ void long_case(const Setup& setup, Report& report) {
   check_rows(fixture, sequence, setup.tokens - 3 * last, name + ", the end", report);
 }
 
+/// An fp8 cache beside one of bf16 that holds the same values: prefill gives the same bits, and so
+/// does decode but for the order of sums.
+void same_values_case(const Setup& setup, Report& report) {
+  constexpr std::int32_t kDecoded = 5;
+  const auto run = [&](AttentionFixture& fixture, TestSequence& sequence) {
+    const TestSlice prompt{&sequence, setup.tokens - kDecoded};
+    fixture.step(std::span(&prompt, 1));
+    for (std::int32_t i = 0; i < kDecoded; ++i) {
+      const TestSlice one{&sequence, 1};
+      fixture.step(std::span(&one, 1));
+    }
+  };
+  AttentionFixture fixture(setup.sizes, limits_of(setup.tokens, setup.tokens), pages_for(setup, 1),
+                           setup.kernels);
+  fixture.stop_rotating();
+  TestSequence sequence = fixture.make_sequence(setup.tokens, setup.policy, 17);
+  run(fixture, sequence);
+
+  AttentionSizes sizes = setup.sizes;
+  sizes.fp8 = false;
+  AttentionFixture plain(sizes, limits_of(setup.tokens, setup.tokens), pages_for(setup, 1),
+                         setup.kernels);
+  plain.stop_rotating();
+  TestSequence same = plain.make_sequence(setup.tokens, setup.policy, 17);
+  const OracleSequence cached = fixture.gather(sequence);
+  const auto kv = static_cast<std::size_t>(sizes.kv_heads * sizes.head_dim);
+  const std::size_t columns = static_cast<std::size_t>(sizes.heads * sizes.head_dim) + 2 * kv;
+  for (std::size_t token = 0; token < static_cast<std::size_t>(setup.tokens); ++token) {
+    float* row = same.qkv.data() + (token + 1) * columns - 2 * kv;
+    std::copy_n(cached.keys.begin() + static_cast<std::ptrdiff_t>(token * kv), kv, row);
+    std::copy_n(cached.values.begin() + static_cast<std::ptrdiff_t>(token * kv), kv, row + kv);
+  }
+  run(plain, same);
+  const auto q_columns = static_cast<std::ptrdiff_t>(sizes.heads * sizes.head_dim);
+  const std::ptrdiff_t split = (setup.tokens - kDecoded) * q_columns;
+  const bool equal =
+      std::equal(sequence.out.begin(), sequence.out.begin() + split, same.out.begin()) &&
+      sequence.q == same.q;
+  const std::vector<double> want(same.out.begin() + split, same.out.end());
+  const double error =
+      relative_error(std::span(sequence.out).subspan(static_cast<std::size_t>(split)), want);
+  report.add({"attention", name_of(setup) + ", beside bf16 of the same values",
+              std::string(equal ? "prefill bit-equal" : "prefill's bits differ") + ", decode " +
+                  text(error),
+              equal && error < 2e-3});
+}
+
 /// The last rows of sequences of several lengths token by token: each alone, and all in one step.
 /// Every `checked`-th is also held against the oracle.
-void decode_case(const AttentionSizes& sizes, const std::vector<std::int32_t>& lengths, int checked,
-                 Report& report) {
+void decode_lengths(const AttentionSizes& sizes, const std::vector<std::int32_t>& lengths,
+                    int checked, Report& report) {
   constexpr std::int32_t kSteps = 3;
   const std::int32_t longest = *std::max_element(lengths.begin(), lengths.end());
   const auto count = static_cast<std::int32_t>(lengths.size());
@@ -266,33 +318,38 @@ void decode_case(const AttentionSizes& sizes, const std::vector<std::int32_t>& l
   report.add({"batching", name, equal ? "bit-equal" : "bits differ", equal});
 }
 
-void decode_cases(Report& report) {
+void decode_cases(bool fp8, Report& report) {
+  const auto decode_case = [&](AttentionSizes sizes, const std::vector<std::int32_t>& lengths,
+                               int checked) {
+    sizes.fp8 = fp8;
+    decode_lengths(sizes, lengths, checked, report);
+  };
   // Ends of groups of 8 tokens, pieces of 64, pages, and parts: of 64 keys up to 1,024 with 8 KV
   // heads (132 / 8 parts), up to 4,224 with 2.
   const std::vector<std::int32_t> lengths = {1,   2,   8,   9,    63,   64,   65,   127,
                                              128, 129, 130, 1023, 1024, 1027, 3000, 4227};
-  decode_case({8, 2, 128, 128, 0}, lengths, 1, report);
-  decode_case({32, 8, 128, 128, 0}, {1, 66, 1026, 1100, 2051}, 1, report);
-  decode_case({14, 2, 64, 16, 0}, {1, 17, 200, 1500}, 1, report);
-  decode_case({3, 3, 64, 48, 0}, {2, 49, 50, 193, 700}, 1, report);
-  decode_case({8, 1, 128, 80, 0}, {5, 81, 300, 900}, 1, report);
+  decode_case({8, 2, 128, 128, 0}, lengths, 1);
+  decode_case({32, 8, 128, 128, 0}, {1, 66, 1026, 1100, 2051}, 1);
+  decode_case({14, 2, 64, 16, 0}, {1, 17, 200, 1500}, 1);
+  decode_case({3, 3, 64, 48, 0}, {2, 49, 50, 193, 700}, 1);
+  decode_case({8, 1, 128, 80, 0}, {5, 81, 300, 900}, 1);
   std::vector<std::int32_t> many;
   for (std::int32_t i = 0; i < 64; ++i) many.push_back(1 + i * 53 % 601);
-  decode_case({8, 2, 128, 32, 0}, many, 9, report);
+  decode_case({8, 2, 128, 32, 0}, many, 9);
   // Numbers of rows at which blocks take runs of other lengths: equal rows, and one that is long
   // among short ones.
   for (const std::int32_t count : {4, 16, 33}) {
     many.assign(static_cast<std::size_t>(count), 1024);
-    decode_case({8, 2, 128, 64, 0}, many, count, report);
+    decode_case({8, 2, 128, 64, 0}, many, count);
   }
   for (const std::int32_t count : {16, 64, 256}) {
     many.clear();
     for (std::int32_t i = 0; i < count; ++i) many.push_back(1 + i * 53 % 301);
     many[static_cast<std::size_t>(count / 2)] = 5000;
-    decode_case({8, 4, 64, 32, 0}, many, count / 8, report);
+    decode_case({8, 4, 64, 32, 0}, many, count / 8);
   }
   many.assign({70, 65600, 300});
-  decode_case({4, 1, 128, 128, 0}, many, 1, report);
+  decode_case({4, 1, 128, 128, 0}, many, 1);
 }
 
 }  // namespace
@@ -305,7 +362,7 @@ void run_attention_cases(const Options& options, Report& report) {
   if (options.small) {
     cutting_cases({{4, 1, 64, 16, 16}, moba(16, 2), 70}, report);
     cutting_cases({{4, 2, 128, 16, 0}, full, 40}, report);
-    decode_case({4, 2, 128, 16, 0}, {1, 70, 130}, 1, report);
+    decode_lengths({4, 2, 128, 16, 0}, {1, 70, 130}, 1, report);
     return;
   }
   const std::vector<Setup> setups = {
@@ -318,7 +375,7 @@ void run_attention_cases(const Options& options, Report& report) {
       {{8, 8, 128, 16, 16}, moba(16, 3), 200}, {{14, 2, 64, 128, 128}, moba(128, 2), 600},
   };
   for (const Setup& setup : setups) cutting_cases(setup, report);
-  decode_cases(report);
+  decode_cases(false, report);
   for (const AttentionKernels kernels : {AttentionKernels::plain, AttentionKernels::hopper}) {
     cutting_cases({{8, 2, 128, 128, 0}, full, 700, kernels}, report);
     cutting_cases({{8, 2, 128, 64, 128}, moba(128, 3), 900, kernels}, report);
@@ -327,6 +384,41 @@ void run_attention_cases(const Options& options, Report& report) {
     long_case({{4, 1, 128, 128, 512}, moba(512, 4), 9000, kernels}, report);
   }
   long_case({{4, 1, 64, 16, 16}, moba(16, 8), 9000}, report);
+}
+
+void run_kv_fp8_cases(const Options& options, Report& report) {
+  const auto full = AttentionPolicy::full();
+  const auto moba = [](std::int32_t block, std::int32_t top_k) {
+    return AttentionPolicy::moba(block, top_k);
+  };
+  if (options.small) {
+    cutting_cases({{4, 1, 64, 16, 16, true}, moba(16, 2), 70}, report);
+    cutting_cases({{4, 2, 128, 16, 0, true}, full, 40}, report);
+    cutting_cases({{4, 2, 128, 64, 64, true}, moba(64, 2), 200, AttentionKernels::hopper}, report);
+    decode_lengths({4, 2, 128, 16, 0, true}, {1, 70, 130, 260}, 1, report);
+    same_values_case({{4, 2, 128, 64, 0, true}, full, 150, AttentionKernels::hopper}, report);
+    return;
+  }
+  const std::vector<Setup> setups = {
+      {{8, 2, 128, 32, 0, true}, full, 333},         {{8, 2, 64, 16, 0, true}, full, 200},
+      {{4, 4, 32, 16, 0, true}, full, 130},          {{6, 2, 128, 48, 0, true}, full, 150},
+      {{16, 1, 64, 16, 0, true}, full, 90},          {{8, 2, 128, 32, 64, true}, moba(64, 3), 500},
+      {{8, 2, 64, 16, 16, true}, moba(16, 4), 300},  {{4, 4, 32, 16, 48, true}, moba(48, 2), 300},
+      {{8, 8, 128, 16, 16, true}, moba(16, 3), 200},
+  };
+  for (const Setup& setup : setups) cutting_cases(setup, report);
+  for (const AttentionKernels kernels : {AttentionKernels::plain, AttentionKernels::hopper}) {
+    cutting_cases({{8, 2, 128, 128, 0, true}, full, 700, kernels}, report);
+    cutting_cases({{8, 2, 128, 64, 128, true}, moba(128, 3), 900, kernels}, report);
+    cutting_cases({{8, 2, 64, 64, 0, true}, moba(64, 4), 900, kernels}, report);
+    cutting_cases({{8, 8, 128, 64, 0, true}, moba(64, 2), 500, kernels}, report);
+    long_case({{4, 1, 128, 128, 0, true}, full, 9000, kernels}, report);
+    long_case({{4, 1, 128, 128, 512, true}, moba(512, 4), 9000, kernels}, report);
+    same_values_case({{8, 2, 128, 128, 0, true}, full, 600, kernels}, report);
+    same_values_case({{8, 4, 64, 64, 0, true}, full, 300, kernels}, report);
+    same_values_case({{8, 2, 128, 64, 64, true}, moba(64, 3), 900, kernels}, report);
+  }
+  decode_cases(true, report);
 }
 
 }  // namespace mobius::gpu

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernels/cuda/check.h"
+#include "kernels/fp8.h"
 
 namespace mobius::gpu {
 namespace {
@@ -13,8 +14,25 @@ constexpr std::int32_t kLayers = 2;
 constexpr std::int32_t kLayer = 1;
 
 KvShape shape_of(const AttentionSizes& sizes, std::int32_t num_pages) {
-  return {kLayers,        num_pages,   sizes.page_tokens,   sizes.kv_heads,
-          sizes.head_dim, DType::bf16, sizes.centroid_block};
+  return {kLayers,        num_pages,   sizes.page_tokens,    sizes.kv_heads,
+          sizes.head_dim, DType::bf16, sizes.centroid_block, sizes.fp8};
+}
+
+/// Values of a page's records (kernels/cuda/hopper/moba.h), [kv_heads, page_tokens, head_dim].
+std::vector<float> unpacked_records(std::span<const std::byte> bytes, std::int32_t head_dim) {
+  const auto head = static_cast<std::size_t>(head_dim);
+  const auto record = static_cast<std::size_t>(hopper::record_bytes(head_dim));
+  std::vector<float> values;
+  for (std::size_t at = 0; at < bytes.size(); at += record) {
+    for (std::size_t slot = 0; slot < hopper::kRecordTokens; ++slot) {
+      const auto scale = static_cast<std::uint8_t>(bytes[at + hopper::kRecordTokens * head + slot]);
+      for (std::size_t d = 0; d < head; ++d) {
+        const auto code = static_cast<std::uint8_t>(bytes[at + slot * head + d]);
+        values.push_back(from_e4m3(code) * kv_scale(scale));
+      }
+    }
+  }
+  return values;
 }
 
 }  // namespace
@@ -43,6 +61,12 @@ AttentionFixture::AttentionFixture(const AttentionSizes& sizes_in, const StepLim
   MOBIUS_CUDA(cudaDeviceSynchronize());
   for (PageId page = 0; page < num_pages; ++page) free_.push_back(page);
   std::shuffle(free_.begin(), free_.end(), std::mt19937(7));
+}
+
+void AttentionFixture::stop_rotating() {
+  std::fill(inverse_frequencies.begin(), inverse_frequencies.end(), 0.0F);
+  MOBIUS_CUDA(cudaMemset(frequencies_.get(), 0, inverse_frequencies.size() * sizeof(float)));
+  MOBIUS_CUDA(cudaDeviceSynchronize());
 }
 
 TestSequence AttentionFixture::make_sequence(std::int32_t tokens, const AttentionPolicy& policy,
@@ -157,6 +181,11 @@ OracleSequence AttentionFixture::gather(const TestSequence& sequence) {
   for (std::int32_t page = 0; page * sizes.page_tokens < sequence.done; ++page) {
     const auto id = static_cast<std::size_t>(sequence.pages[static_cast<std::size_t>(page)]);
     const auto load = [&](const std::uint16_t* base) {
+      if (sizes.fp8) {
+        const std::size_t bytes = page_values / head * (head + 1);  // a scale byte for each vector
+        return unpacked_records(
+            bytes_of(reinterpret_cast<const std::byte*>(base) + id * bytes, bytes), sizes.head_dim);
+      }
       return unpacked(DType::bf16, bytes_of(base + id * page_values, page_values * 2));
     };
     const std::vector<float> keys = load(pool_->keys(kLayer));

@@ -22,6 +22,7 @@ struct AttentionSizes {
   std::int32_t head_dim = 128;
   std::int32_t page_tokens = 32;
   std::int32_t centroid_block = 0;
+  bool fp8 = false;  ///< the cache's keys and values
 };
 
 /// One sequence: what went into the cache, and what came out, row by row.
@@ -51,6 +52,8 @@ class AttentionFixture {
   AttentionFixture(const AttentionSizes& sizes, const StepLimits& limits, std::int32_t num_pages,
                    AttentionKernels kernels);
 
+  /// Queries and keys stay as they come, from now on.
+  void stop_rotating();
   TestSequence make_sequence(std::int32_t tokens, const AttentionPolicy& policy,
                              std::uint64_t seed);
   /// rope_append and attention of the next rows of each slice's sequence.

@@ -27,7 +27,8 @@ enum class Matrices { bf16, fp8, rounded_to_fp8 };
 /// A model of two layers in the operations of a backend.
 class TinyModel {
  public:
-  explicit TinyModel(Matrices matrices = Matrices::bf16) : backend_(make_cuda_backend(0)) {
+  explicit TinyModel(Matrices matrices = Matrices::bf16, bool fp8_kv = false)
+      : backend_(make_cuda_backend(0)) {
     std::mt19937_64 random(23);
     const auto load = [&](std::int64_t rows, std::int64_t cols, DType dtype) {
       const std::vector<float> values =
@@ -50,7 +51,7 @@ class TinyModel {
     output_ = load_matrix(kHidden, kHeads * kHeadDim);
     gate_up_ = load_matrix(2 * kInner, kHidden);
     down_ = load_matrix(kHidden, kInner);
-    const KvShape kv{kLayers, 64, kPage, kKvHeads, kHeadDim, DType::bf16, 2 * kPage};
+    const KvShape kv{kLayers, 64, kPage, kKvHeads, kHeadDim, DType::bf16, 2 * kPage, fp8_kv};
     backend_->reserve_workspace({kHidden, kHeads, kKvHeads, kHeadDim, kInner, kVocab, DType::bf16,
                                  matrices == Matrices::fp8},
                                 kv, {kRows, 8, kContext});
@@ -165,8 +166,8 @@ std::vector<Stream> make_streams() {
 
 /// A stream decoded alone (recorded, then replayed) has the bits of one that shares its steps with
 /// others, prefilling ones among them (which run operation by operation).
-void replay_case(const Options& options, Matrices matrices, Report& report) {
-  TinyModel model(matrices);
+void replay_case(const Options& options, Matrices matrices, bool fp8_kv, Report& report) {
+  TinyModel model(matrices, fp8_kv);
   std::vector<Stream> streams = make_streams();
   std::vector<Stream> alone = make_streams();
   const std::int32_t steps = options.small ? 6 : 60;
@@ -211,7 +212,8 @@ void replay_case(const Options& options, Matrices matrices, Report& report) {
   const bool equal = got == want && finite;
   report.add({"backend",
               "decode alone and beside others, replayed and not, " + std::to_string(steps) +
-                  " steps" + (matrices == Matrices::fp8 ? ", fp8" : ""),
+                  " steps" + (matrices == Matrices::fp8 ? ", fp8" : "") +
+                  (fp8_kv ? ", fp8 KV" : ""),
               equal ? "bit-equal" : "bits differ", equal});
 }
 
@@ -239,10 +241,10 @@ class Environment {
 
 /// The logits of three streams' prompts and of steps after them.
 std::vector<float> decoded(std::int32_t steps, const char* products, const char* overlap,
-                           Matrices matrices = Matrices::bf16) {
+                           Matrices matrices = Matrices::bf16, bool fp8_kv = false) {
   const Environment first("MOBIUS_CUDA_PRODUCTS", products);
   const Environment second("MOBIUS_CUDA_OVERLAP", overlap);
-  TinyModel model(matrices);
+  TinyModel model(matrices, fp8_kv);
   std::vector<Stream> streams = make_streams();
   std::vector<float> all;
   for (std::int32_t s = 0; s <= steps; ++s) {
@@ -292,6 +294,16 @@ void fp8_case(const Options& options, Report& report) {
               std::string(equal ? "bits of bf16 weights" : "bits differ from bf16 weights") +
                   ", logits " + text(error) + " from the original ones",
               equal && error > 0 && error < 0.5});
+}
+
+/// What a quantised cache costs a tiny model.
+void fp8_kv_case(const Options& options, Report& report) {
+  const std::int32_t steps = options.small ? 6 : 60;
+  const std::vector<float> got = decoded(steps, "own", "on", Matrices::bf16, true);
+  const std::vector<float> original = decoded(steps, "own", "on");
+  const double error = relative_error(got, std::vector<double>(original.begin(), original.end()));
+  report.add({"backend", "fp8 KV, " + std::to_string(steps) + " steps",
+              "logits " + text(error) + " from those of a bf16 cache", error > 0 && error < 0.2});
 }
 
 /// Tokens come back for every row, by its own parameters.
@@ -363,9 +375,11 @@ void refusal_cases(Report& report) {
 }  // namespace
 
 void run_backend_cases(const Options& options, Report& report) {
-  replay_case(options, Matrices::bf16, report);
-  replay_case(options, Matrices::fp8, report);
+  replay_case(options, Matrices::bf16, false, report);
+  replay_case(options, Matrices::fp8, false, report);
+  replay_case(options, Matrices::fp8, true, report);
   fp8_case(options, report);
+  fp8_kv_case(options, report);
   switches_case(options, report);
   sample_case(report);
   refusal_cases(report);

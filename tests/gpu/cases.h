@@ -82,6 +82,7 @@ void run_matmul_cases(const Options& options, Report& report);
 void run_matvec_cases(const Options& options, Report& report);
 void run_fp8_cases(const Options& options, Report& report);
 void run_attention_cases(const Options& options, Report& report);
+void run_kv_fp8_cases(const Options& options, Report& report);
 void run_backend_cases(const Options& options, Report& report);
 void run_routing_cases(const Options& options, Report& report);
 void run_sampling_cases(const Options& options, Report& report);

@@ -83,6 +83,7 @@ int run(int argc, char** argv) {
   group("sampling", run_sampling_cases);
   group("backend", run_backend_cases);
   group("attention", run_attention_cases);
+  group("kv_fp8", run_kv_fp8_cases);
   group("routing", run_routing_cases);
   group("matmul", run_matmul_cases);
   group("matvec", run_matvec_cases);

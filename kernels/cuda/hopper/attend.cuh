@@ -21,13 +21,15 @@ struct AttendParams {
   const WorkItem* contiguous;
   const WorkItem* listed;
   PassTotals* totals;
-  const std::int32_t* page_table;
+  const std::int32_t* page_table;  ///< null: an item's pages are its table_row and those after it
   std::int32_t table_stride;
   std::int32_t q_heads, kv_heads, page_tokens;
-  std::int32_t box_rows;    ///< keys per copy, 64 or 128
-  std::int32_t first_row;   ///< of the pass; pair 0 is its first head there
-  std::int32_t first_head;  ///< first query head of the pass
-  std::int32_t pass_heads;  ///< query heads of the pass
+  std::int32_t group;          ///< query heads per KV head
+  std::int32_t first_kv_head;  ///< that pages hold, of kv_heads
+  std::int32_t box_rows;       ///< keys per copy, 64 or 128
+  std::int32_t first_row;      ///< of the pass; pair 0 is its first head there
+  std::int32_t first_head;     ///< first query head of the pass
+  std::int32_t pass_heads;     ///< query heads of the pass
   std::int32_t slots;
   float scale_log2;  ///< log2(e) / sqrt(d)
 };
@@ -105,8 +107,10 @@ struct PageWindow {
     const int item_last = (item.keys_end - 1) / kHalfKeys;
     first = max(last - 31, item_first);
     const int unit = min(first + static_cast<int>(threadIdx.x & 31), item_last);
-    page = p.page_table[static_cast<std::int64_t>(item.table_row) * p.table_stride +
-                        unit / (p.page_tokens / kHalfKeys)];
+    const int index = unit / (p.page_tokens / kHalfKeys);
+    page = p.page_table == nullptr
+               ? item.table_row + index
+               : p.page_table[static_cast<std::int64_t>(item.table_row) * p.table_stride + index];
   }
 };
 
@@ -116,7 +120,7 @@ template <int kDim>
 __device__ __forceinline__ void load_keys(const AttendParams& p, AttendShared<kDim>& s,
                                           const CUtensorMap* k_map, const CUtensorMap* v_map) {
   const int lane = static_cast<int>(threadIdx.x & 31);
-  const int group = p.q_heads / p.kv_heads;
+  const int group = p.group;
   const int page_units = p.page_tokens / kHalfKeys;
   // Boxes of 128 keys where pages are multiples of that, else a tile is two boxes.
   const bool whole = p.box_rows == kTileKeys;
@@ -133,7 +137,8 @@ __device__ __forceinline__ void load_keys(const AttendParams& p, AttendShared<kD
     const WorkItem next = take_item(s, ring);
     PageWindow next_window{};
     if (next.count != 0) next_window.load(p, next, top_unit(next) + 1);
-    const int kv_head = item.destination == Destination::listed ? item.head : item.head / group;
+    const int kv_head =
+        (item.destination == Destination::listed ? item.head : item.head / group) - p.first_kv_head;
     const int first_unit = item.keys_begin / kHalfKeys;
     const int last_unit = (item.keys_end - 1) / kHalfKeys;
     for (int unit = top_unit(item); unit >= first_unit; unit -= 2) {

@@ -76,10 +76,13 @@ cudaError_t decode_attention(const KvPages& kv, const Rows& rows, const Limits& 
   const auto gate = kv.head_dim == 128 ? decode_gate_kernel<128> : decode_gate_kernel<64>;
   const cudaError_t gate_launched = launch_overlapped(gate, gate_grid, threads, 0, stream, p);
   if (gate_launched != cudaSuccess) return gate_launched;
+  const auto attend = [&](auto kernel) {
+    return launch_overlapped(kernel, attend_grid, threads, 0, stream, p);
+  };
   if (kv.head_dim == 128) {
-    return launch_overlapped(decode_attend_kernel<128>, attend_grid, threads, 0, stream, p);
+    return attend(kv.fp8 ? decode_attend_kernel<128, true> : decode_attend_kernel<128, false>);
   }
-  return launch_overlapped(decode_attend_kernel<64>, attend_grid, threads, 0, stream, p);
+  return attend(kv.fp8 ? decode_attend_kernel<64, true> : decode_attend_kernel<64, false>);
 }
 
 }  // namespace mobius::hopper

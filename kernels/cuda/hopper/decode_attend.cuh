@@ -6,6 +6,7 @@
 
 #include <cuda_bf16.h>
 
+#include "kernels/cuda/fp8.cuh"
 #include "kernels/cuda/hopper/decode.cuh"
 #include "kernels/cuda/hopper/ptx.cuh"
 
@@ -38,6 +39,62 @@ __device__ __forceinline__ void unpack(const uint4& packed, float (&values)[8]) 
     values[2 * i + 1] = __uint_as_float(words[i] & 0xFFFF0000u);
   }
 }
+
+/// 16 e4m3 codes, without their scale.
+__device__ __forceinline__ void unpack(const uint4& packed, float (&values)[16]) {
+  const std::uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const std::uint32_t even = widen_even(words[i]);
+    const std::uint32_t odd = widen_odd(words[i]);
+    values[4 * i] = __uint_as_float(even << 16);
+    values[4 * i + 1] = __uint_as_float(odd << 16);
+    values[4 * i + 2] = __uint_as_float(even & 0xFFFF0000u);
+    values[4 * i + 3] = __uint_as_float(odd & 0xFFFF0000u);
+  }
+}
+
+/// A lane's place in the cache's keys and values: where its 16 bytes of the first key of a batch
+/// lie, how far those of the i-th of its keys are from it, and that key's scales.
+template <int kDim, bool kFp8>
+struct KeyBatch {
+  static constexpr int kEach = kFp8 ? 16 : 8;  ///< dimensions of a lane
+  static constexpr int kLanes = kDim / kEach;  ///< per key
+  static constexpr int kGroups = 32 / kLanes;  ///< keys per warp instruction
+  static constexpr int kSteps = 8;             ///< such instructions in flight, for keys and values
+  static constexpr int kKeys = kSteps * kGroups;  ///< a multiple of kRecordTokens, and at most 64
+  std::int64_t first;                             ///< bytes
+  int slot;                                       ///< of the lane's first key among its record's
+
+  /// `slot_in_page` is that of the batch's first key, a multiple of kKeys.
+  __device__ __forceinline__ KeyBatch(std::int64_t page_vector, int page_tokens, int slot_in_page,
+                                      int lane) {
+    if constexpr (kFp8) {
+      first = (page_vector * page_tokens + slot_in_page) / kRecordTokens * record_bytes(kDim) +
+              lane % kLanes * kEach;
+      slot = lane / kLanes;
+    } else {
+      first = ((page_vector * page_tokens + slot_in_page + lane / kLanes) * kDim +
+               lane % kLanes * kEach) *
+              2;
+      slot = 0;
+    }
+  }
+  __device__ __forceinline__ std::int64_t offset(int i) const {
+    if constexpr (kFp8) {
+      const int key = slot + i * kGroups;
+      return first + key / kRecordTokens * record_bytes(kDim) + key % kRecordTokens * kDim;
+    } else {
+      return first + std::int64_t{i} * kGroups * kDim * 2;
+    }
+  }
+  /// Where the i-th key's scale byte lies.
+  __device__ __forceinline__ std::int64_t scale_offset(int i, int lane) const {
+    const int key = slot + i * kGroups;
+    return first - lane % kLanes * kEach + key / kRecordTokens * record_bytes(kDim) +
+           kRecordTokens * kDim + key % kRecordTokens;
+  }
+};
 
 struct DecodeShared {
   union {
@@ -124,13 +181,15 @@ __device__ __forceinline__ void tell_blocks(const DecodeParams& p, const DecodeS
   told.lists[at + list * count + i] = i < s.count - 1 ? s.chosen[i] : row.candidates;
 }
 
-template <int kDim>
+template <int kDim, bool kFp8>
 __global__ void __launch_bounds__(kDecodeThreads, 2)
     decode_attend_kernel(const __grid_constant__ DecodeParams p) {
-  constexpr int kLanes = kDim / 8;      // per key
-  constexpr int kGroups = 32 / kLanes;  // keys per warp instruction
-  constexpr int kSteps = 8;             // such instructions in flight, for keys and for values
-  constexpr int kBatch = kSteps * kGroups;
+  using Batch = KeyBatch<kDim, kFp8>;
+  constexpr int kEach = Batch::kEach;
+  constexpr int kLanes = Batch::kLanes;
+  constexpr int kGroups = Batch::kGroups;
+  constexpr int kSteps = Batch::kSteps;
+  constexpr int kBatch = Batch::kKeys;
   __shared__ DecodeShared s;
   release_next_kernel();
   const Slice slice = p.rows.slices[blockIdx.z];
@@ -159,9 +218,13 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
       p.rows.page_table + static_cast<std::int64_t>(slice.table_row) * p.rows.table_stride;
   const auto* q = static_cast<const std::uint16_t*>(p.rows.q) +
                   (static_cast<std::int64_t>(slice.first_row) * p.rows.q_heads + head) * kDim;
-  const int column = lane % kLanes * 8;
-  float query[8];
-  unpack(*reinterpret_cast<const uint4*>(q + column), query);
+  const int column = lane % kLanes * kEach;
+  float query[kEach];
+#pragma unroll
+  for (int i = 0; i < kEach; i += 8) {
+    unpack(*reinterpret_cast<const uint4*>(q + column + i),
+           reinterpret_cast<float(&)[8]>(query[i]));
+  }
 #pragma unroll
   for (float& x : query) x *= p.scale_log2;
 
@@ -169,8 +232,8 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
   for (int part = split; part < parts; part += splits) {
     const int begin = min(part * share, keys);
     const int end = min(begin + share, keys);
-    Accumulator<8> acc;
-    // A batch is 16 or 32 keys and starts at a multiple of that: it lies in one page.
+    Accumulator<kEach> acc;
+    // A batch is 16, 32 or 64 keys and starts at a multiple of that: it lies in one page.
     const auto token_of = [&](int at) {
       return s.chosen[at / row.block] * row.block + at % row.block;
     };
@@ -178,38 +241,44 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
     int token = at < end ? token_of(at) : 0;
     int page = __ldg(pages + token / p.kv.page_tokens);
     for (; at < end; at += kDecodeWarps * kBatch) {
-      const std::int64_t first =
-          ((static_cast<std::int64_t>(page) * p.kv.kv_heads + kv_head) * p.kv.page_tokens +
-           token % p.kv.page_tokens + lane / kLanes) *
-              kDim +
-          column;
+      const Batch batch(static_cast<std::int64_t>(page) * p.kv.kv_heads + kv_head, p.kv.page_tokens,
+                        token % p.kv.page_tokens, lane);
       // The next batch's page is on its way with this one's keys.
       if (at + kDecodeWarps * kBatch < end) {
         token = token_of(at + kDecodeWarps * kBatch);
         page = __ldg(pages + token / p.kv.page_tokens);
       }
-      const auto* k = static_cast<const std::uint16_t*>(p.kv.keys) + first;
-      const auto* v = static_cast<const std::uint16_t*>(p.kv.values) + first;
+      const auto* k = static_cast<const std::uint8_t*>(p.kv.keys);
+      const auto* v = static_cast<const std::uint8_t*>(p.kv.values);
       uint4 packed_k[kSteps], packed_v[kSteps];
 #pragma unroll
       for (int i = 0; i < kSteps; ++i) {
-        packed_k[i] = __ldg(reinterpret_cast<const uint4*>(k + i * kGroups * kDim));
+        packed_k[i] = __ldg(reinterpret_cast<const uint4*>(k + batch.offset(i)));
       }
 #pragma unroll
       for (int i = 0; i < kSteps; ++i) {
-        packed_v[i] = __ldg(reinterpret_cast<const uint4*>(v + i * kGroups * kDim));
+        packed_v[i] = __ldg(reinterpret_cast<const uint4*>(v + batch.offset(i)));
+      }
+      std::uint8_t scale_k[kFp8 ? kSteps : 1], scale_v[kFp8 ? kSteps : 1];
+      if constexpr (kFp8) {
+#pragma unroll
+        for (int i = 0; i < kSteps; ++i) {
+          scale_k[i] = __ldg(k + batch.scale_offset(i, lane));
+          scale_v[i] = __ldg(v + batch.scale_offset(i, lane));
+        }
       }
       float score[kSteps];
       float best = acc.max;
 #pragma unroll
       for (int i = 0; i < kSteps; ++i) {
-        float key[8];
+        float key[kEach];
         unpack(packed_k[i], key);
         float dot = 0.0f;
 #pragma unroll
-        for (int c = 0; c < 8; ++c) dot = fmaf(query[c], key[c], dot);
+        for (int c = 0; c < kEach; ++c) dot = fmaf(query[c], key[c], dot);
 #pragma unroll
         for (int d = 1; d < kLanes; d *= 2) dot += __shfl_xor_sync(0xFFFFFFFFu, dot, d);
+        if constexpr (kFp8) dot *= scale_f32(scale_k[i]);
         score[i] = at + i * kGroups + lane / kLanes < end ? dot : -INFINITY;
         best = fmaxf(best, score[i]);
       }
@@ -218,30 +287,32 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
       acc.max = best;
       acc.sum *= rescale;
 #pragma unroll
-      for (int c = 0; c < 8; ++c) acc.out[c] *= rescale;
+      for (int c = 0; c < kEach; ++c) acc.out[c] *= rescale;
 #pragma unroll
       for (int i = 0; i < kSteps; ++i) {
         if (score[i] == -INFINITY) continue;  // values past the end may be NaN
         const float probability = exp2_approx(score[i] - best);
         acc.sum += probability;
-        float value[8];
+        float weight = probability;
+        if constexpr (kFp8) weight *= scale_f32(scale_v[i]);
+        float value[kEach];
         unpack(packed_v[i], value);
 #pragma unroll
-        for (int c = 0; c < 8; ++c) acc.out[c] = fmaf(probability, value[c], acc.out[c]);
+        for (int c = 0; c < kEach; ++c) acc.out[c] = fmaf(weight, value[c], acc.out[c]);
       }
     }
     __syncwarp();
 #pragma unroll
     for (int d = kLanes; d < 32; d *= 2) {
-      float other[8];
+      float other[kEach];
 #pragma unroll
-      for (int c = 0; c < 8; ++c) other[c] = __shfl_xor_sync(0xFFFFFFFFu, acc.out[c], d);
+      for (int c = 0; c < kEach; ++c) other[c] = __shfl_xor_sync(0xFFFFFFFFu, acc.out[c], d);
       acc.merge(other, __shfl_xor_sync(0xFFFFFFFFu, acc.max, d),
                 __shfl_xor_sync(0xFFFFFFFFu, acc.sum, d));
     }
     if (lane < kLanes) {
 #pragma unroll
-      for (int c = 0; c < 8; ++c) s.out[warp][column + c] = acc.out[c];
+      for (int c = 0; c < kEach; ++c) s.out[warp][column + c] = acc.out[c];
       if (lane == 0) {
         s.max[warp] = acc.max;
         s.sum[warp] = acc.sum;

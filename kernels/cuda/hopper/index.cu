@@ -56,7 +56,7 @@ __global__ void listed_items_kernel(const Pass pass, const PassArrays arrays) {
   WorkItem item;
   item.destination = Destination::listed;
   item.head = pass.first_kv_head + entry / pass.block_stride;
-  item.table_row = plan.table_row;
+  item.table_row = plan.item_row;
   item.keys_begin = (block_index - plan.block_begin) * plan.block;
   item.keys_end = item.keys_begin + plan.block;
   item.position = 0;

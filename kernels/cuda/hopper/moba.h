@@ -24,6 +24,15 @@
 
 namespace mobius::hopper {
 
+/// Tokens whose quantised keys (or values) of one KV head lie together, and the bytes of such a
+/// record: e4m3 codes [16][head_dim], then a scale byte for each token, which stands for
+/// 2^(byte - 127) and, where it is 255, for infinity. A key is code * scale, exact in bf16. Records
+/// are as 16-byte aligned as their beginning is.
+constexpr std::int32_t kRecordTokens = 16;
+constexpr std::int32_t record_bytes(std::int32_t head_dim) {
+  return kRecordTokens * (head_dim + 1);
+}
+
 /// The KV cache of one layer. A page holds `page_tokens` (a multiple of 64) consecutive tokens of a
 /// sequence for every KV head. Device pointers, 16-byte aligned, borrowed until the stream is done.
 struct KvPages {
@@ -40,7 +49,20 @@ struct KvPages {
   std::int32_t page_tokens = 0;
   std::int32_t kv_heads = 0;
   std::int32_t head_dim = 0;
+  /// Keys and values are records: bytes [num_pages, kv_heads, page_tokens / 16,
+  /// record_bytes(head_dim)]. Sums and centroids are as ever, of the quantised keys.
+  bool fp8 = false;
+  /// Scratch memory of prefill_attention where fp8, 256-byte aligned, at least
+  /// least_widened_bytes: bf16 keys and values of as many KV heads as fit, at a time.
+  void* widened = nullptr;
+  std::size_t widened_bytes = 0;
 };
+
+/// Room for one KV head of all pages.
+constexpr std::size_t least_widened_bytes(const KvPages& kv) {
+  return static_cast<std::size_t>(kv.num_pages) * static_cast<std::size_t>(kv.page_tokens) *
+         static_cast<std::size_t>(kv.head_dim) * 4;
+}
 
 /// Consecutive rows of one sequence. In device memory.
 struct Slice {
@@ -73,6 +95,9 @@ struct Rows {
   std::int32_t num_slices = 0;
   const std::int32_t* page_table = nullptr;  ///< [*, table_stride] page ids in sequence order
   std::int32_t table_stride = 0;
+  /// Where the cache is fp8, of prefill_attention: pages that hold keys of slices with rows, added
+  /// up over such slices.
+  std::int64_t slice_pages = 0;
   Told told{};
   /// decode_attention alone: no kernel that may still run when the call's first one starts writes
   /// centroids or page sums of blocks before the rows' own. Lets it read them while the kernel

@@ -77,6 +77,12 @@ __global__ void __launch_bounds__(kPlanThreads)
   plan.item_begin = block_scan(plan.tiles * pass.kv_heads * pass.group, items_total);
   plan.block_begin = block_scan(plan.blocks, blocks_total);
   plan.gate_begin = block_scan(gate_tiles, gate_total);
+  if (pass.page_tokens > 0) {
+    int pages_total;
+    plan.page_begin =
+        block_scan((plan.position_end + pass.page_tokens - 1) / pass.page_tokens, pages_total);
+  }
+  plan.item_row = pass.side_by_side ? plan.page_begin : plan.table_row;
   if (s < pass.num_slices) plans[s] = plan;
   if (s == 0) {
     totals->contiguous_items = items_total;
@@ -122,7 +128,7 @@ __global__ void contiguous_items_kernel(const Pass pass, const SlicePlan* plans,
   item.destination = output ? Destination::output : Destination::current;
   item.first = plan.first_row + begin - plan.position_begin;
   item.head = pass.first_kv_head * pass.group + section * section_heads + within % heads;
-  item.table_row = plan.table_row;
+  item.table_row = plan.item_row;
   item.keys_begin = whole_history ? 0 : begin / plan.block * plan.block;
   item.keys_end = end;
   item.position = begin;

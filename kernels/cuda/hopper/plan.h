@@ -21,6 +21,10 @@ struct Pass {
   std::int32_t gate_rows = 0;     ///< pairs per gating tile
   std::int32_t block_stride = 0;  ///< blocks per KV head in arrays over all blocks
   std::int32_t num_slices = 0;
+  // Where the cache is fp8:
+  std::int32_t page_tokens = 0;  ///< else 0
+  /// Widened pages lie one slice after the other; else where the cache has them.
+  bool side_by_side = false;
 };
 
 /// Arrays of a pass in the workspace.
@@ -50,6 +54,13 @@ cudaError_t launch_centroids(const KvPages& kv, const Pass& pass, const PassArra
 
 /// Inverse index and listed items, from counts, chosen and place.
 cudaError_t launch_index(const Pass& pass, const PassArrays& arrays, int max_gate_tiles,
+                         cudaStream_t stream);
+
+/// Makes bf16 of the quantised keys and values that the pass reads, at `kv.widened`:
+/// [pages][pass.kv_heads][page_tokens][head_dim], keys in its first half, values in its second.
+/// `slice_pages`: as in Rows. After launch_index, where there is one.
+cudaError_t launch_widen(const KvPages& kv, const Pass& pass, const PassArrays& arrays,
+                         const std::int32_t* page_table, int table_stride, std::int64_t slice_pages,
                          cudaStream_t stream);
 
 /// What the gate chose for slices' last rows, where `told` asks. After the gate.

@@ -97,7 +97,32 @@ bool valid(const KvPages& kv, const Rows& rows, const Limits& l, const void* wor
          (rows.rows == 0 || (rows.q != nullptr && rows.out != nullptr && rows.slices != nullptr &&
                              rows.page_table != nullptr)) &&
          workspace != nullptr && reinterpret_cast<std::uintptr_t>(workspace) % 256 == 0 &&
-         (l.top_k <= 1 || l.blocks == 0 || kv.key_sums != nullptr || kv.centroids != nullptr);
+         (l.top_k <= 1 || l.blocks == 0 || kv.key_sums != nullptr || kv.centroids != nullptr) &&
+         (!kv.fp8 ||
+          (kv.widened != nullptr && reinterpret_cast<std::uintptr_t>(kv.widened) % 256 == 0 &&
+           kv.widened_bytes % 512 == 0 && kv.widened_bytes >= least_widened_bytes(kv) &&
+           (rows.rows == 0 || rows.slice_pages > 0)));
+}
+
+/// How many KV heads of a call fit as bf16 at a time, where the cache is fp8, and how they lie.
+struct Widening {
+  bool side_by_side = false;
+  std::int64_t pages = 0;
+  int kv_heads = 0;
+};
+
+/// kv_heads is 0 where not even one fits.
+Widening widening_of(const KvPages& kv, const Rows& rows) {
+  Widening widening;
+  // Slices that share pages may count more of them than there are.
+  widening.side_by_side = rows.slice_pages < kv.num_pages;
+  widening.pages =
+      std::max<std::int64_t>(1, std::min<std::int64_t>(rows.slice_pages, kv.num_pages));
+  const std::int64_t head_bytes =
+      widening.pages * kv.page_tokens * kv.head_dim * 2 * static_cast<std::int64_t>(sizeof(short));
+  widening.kv_heads = static_cast<int>(std::min<std::int64_t>(
+      static_cast<std::int64_t>(kv.widened_bytes) / head_bytes, kv.kv_heads));
+  return widening;
 }
 
 #define MOBIUS_RETURN_IF_ERROR(call) \
@@ -125,6 +150,10 @@ cudaError_t run_pass(const KvPages& kv, const Rows& rows, const Cut& cut, const 
           launch_told(pass, arrays, rows.slices, rows.told, rows.q_heads, stream));
     }
   }
+  if (kv.fp8) {
+    MOBIUS_RETURN_IF_ERROR(launch_widen(kv, pass, arrays, rows.page_table, rows.table_stride,
+                                        rows.slice_pages, stream));
+  }
   AttendParams p{};
   p.q = q;
   p.out = out;
@@ -134,10 +163,12 @@ cudaError_t run_pass(const KvPages& kv, const Rows& rows, const Cut& cut, const 
   p.contiguous = arrays.contiguous;
   p.listed = arrays.listed;
   p.totals = arrays.totals;
-  p.page_table = rows.page_table;
+  p.page_table = pass.side_by_side ? nullptr : rows.page_table;
   p.table_stride = rows.table_stride;
   p.q_heads = rows.q_heads;
-  p.kv_heads = kv.kv_heads;
+  p.kv_heads = kv.fp8 ? pass.kv_heads : kv.kv_heads;
+  p.group = pass.group;
+  p.first_kv_head = kv.fp8 ? pass.first_kv_head : 0;
   p.page_tokens = kv.page_tokens;
   p.box_rows = kv.page_tokens % kTileKeys == 0 ? kTileKeys : kHalfKeys;
   p.first_row = pass.first_row;
@@ -176,14 +207,26 @@ cudaError_t prefill_attention(const KvPages& kv, const Rows& rows, const Limits&
   const Cut cut = cut_of(limits);
   Layout layout(workspace);
   const PassArrays arrays = place_arrays(limits, cut, layout);
-  const std::int64_t kv_rows =
-      static_cast<std::int64_t>(kv.num_pages) * kv.kv_heads * kv.page_tokens;
+  const Widening widening = kv.fp8 ? widening_of(kv, rows) : Widening{};
+  int pass_kv_heads = cut.pass_kv_heads;
+  std::int64_t kv_rows = static_cast<std::int64_t>(kv.num_pages) * kv.kv_heads * kv.page_tokens;
+  const void* kv_keys = kv.keys;
+  const void* kv_values = kv.values;
+  if (kv.fp8) {
+    // Passes of equal size.
+    const int most = std::min(pass_kv_heads, widening.kv_heads);
+    const int passes = (kv.kv_heads + most - 1) / most;
+    pass_kv_heads = (kv.kv_heads + passes - 1) / passes;
+    kv_rows = widening.pages * pass_kv_heads * kv.page_tokens;
+    kv_keys = kv.widened;
+    kv_values = static_cast<const std::byte*>(kv.widened) + kv.widened_bytes / 2;
+  }
   const int box = kv.page_tokens % kTileKeys == 0 ? kTileKeys : kHalfKeys;
   CUtensorMap keys{};
   CUtensorMap values{};
   CUtensorMap centroids{};
-  MOBIUS_RETURN_IF_ERROR(encode_tensor_map(keys, kv.keys, kv_rows, kv.head_dim, box));
-  MOBIUS_RETURN_IF_ERROR(encode_tensor_map(values, kv.values, kv_rows, kv.head_dim, box));
+  MOBIUS_RETURN_IF_ERROR(encode_tensor_map(keys, kv_keys, kv_rows, kv.head_dim, box));
+  MOBIUS_RETURN_IF_ERROR(encode_tensor_map(values, kv_values, kv_rows, kv.head_dim, box));
   if (cut.slots > 0) {
     MOBIUS_RETURN_IF_ERROR(encode_tensor_map(
         centroids, arrays.centroids, static_cast<std::int64_t>(kv.kv_heads) * cut.block_stride,
@@ -196,9 +239,11 @@ cudaError_t prefill_attention(const KvPages& kv, const Rows& rows, const Limits&
   pass.gate_rows = cut.gate_rows;
   pass.block_stride = cut.block_stride;
   pass.num_slices = rows.num_slices;
-  for (int head = 0; head < kv.kv_heads; head += cut.pass_kv_heads) {
+  pass.page_tokens = kv.fp8 ? kv.page_tokens : 0;
+  pass.side_by_side = widening.side_by_side;
+  for (int head = 0; head < kv.kv_heads; head += pass_kv_heads) {
     pass.first_kv_head = head;
-    pass.kv_heads = std::min(cut.pass_kv_heads, kv.kv_heads - head);
+    pass.kv_heads = std::min(pass_kv_heads, kv.kv_heads - head);
     for (int row = 0; row < rows.rows; row += cut.pass_rows) {
       pass.first_row = row;
       pass.end_row = std::min(row + cut.pass_rows, rows.rows);

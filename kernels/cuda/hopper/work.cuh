@@ -25,7 +25,7 @@ struct alignas(16) WorkItem {
   Destination destination;
   std::int32_t first;       ///< first row, or first entry of the index
   std::int32_t head;        ///< query head, or KV head where listed
-  std::int32_t table_row;   ///< row of the page table
+  std::int32_t table_row;   ///< row of the page table, or first page where there is no table
   std::int32_t keys_begin;  ///< first position attended, a multiple of 64
   std::int32_t keys_end;    ///< one past the last position attended by any row
   std::int32_t position;    ///< position of the first row; unused where listed
@@ -48,6 +48,8 @@ struct SlicePlan {
   std::int32_t block_begin;    ///< first of them in arrays over all slices' blocks
   std::int32_t gate_begin;     ///< first gating tile (per KV head)
   std::int32_t gate_position;  ///< first position that chooses, i.e. has more blocks than top_k
+  std::int32_t page_begin;     ///< first of its pages, where those lie one slice after the other
+  std::int32_t item_row;       ///< what items have as table_row
 };
 
 /// Device-side counts of a pass.
