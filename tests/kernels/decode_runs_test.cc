@@ -24,7 +24,7 @@ std::vector<DecodeRow> rows_of(const std::vector<std::int32_t>& lengths) {
 
 /// Every part once, in runs whose rows, parts and counts agree, within what the step has room for.
 void expect_whole(const std::vector<DecodeRow>& rows, std::int32_t kv_heads, std::int32_t blocks,
-                  const DecodePlan& plan) {
+                  const DecodePlan& plan, std::int32_t unit = kDecodeUnit) {
   ASSERT_EQ(plan.block_runs.size(), static_cast<std::size_t>(blocks) + 1);
   EXPECT_EQ(plan.block_runs.front(), 0);
   EXPECT_EQ(plan.block_runs.back(), static_cast<std::int32_t>(plan.runs.size()));
@@ -45,14 +45,15 @@ void expect_whole(const std::vector<DecodeRow>& rows, std::int32_t kv_heads, std
         EXPECT_EQ(run.row, row.row);
         EXPECT_EQ(run.position, row.position);
         EXPECT_EQ(run.full_from, row.full_from);
-        EXPECT_EQ(run.part_keys, decode_part_keys(keys, kv_heads));
+        EXPECT_EQ(run.part_keys, decode_part_keys(keys, kv_heads, unit));
+        EXPECT_EQ(run.part_keys % unit, 0);
         EXPECT_EQ(run.first, next);
         EXPECT_GT(run.end, run.first);
         EXPECT_EQ(run.prefix, runs.front().end);
         EXPECT_EQ(run.runs, runs.size());
         next = run.end;
       }
-      EXPECT_EQ(next, decode_parts(keys, kv_heads));
+      EXPECT_EQ(next, decode_parts(keys, kv_heads, unit));
     }
   }
 }
@@ -77,14 +78,16 @@ double imbalance(const DecodePlan& plan) {
 TEST(DecodeRuns, PartsCoverARowAndAreNotMoreThanTheWorkspaceHolds) {
   for (const std::int32_t kv_heads : {1, 2, 3, 4, 8, 16, 32, 132, 200}) {
     for (std::int32_t keys = 1; keys < (1 << 21); keys += 1 + keys / 50) {
-      const std::int32_t length = decode_part_keys(keys, kv_heads);
-      const std::int32_t count = decode_parts(keys, kv_heads);
-      EXPECT_EQ(length % kDecodeUnit, 0);
-      EXPECT_GE(count, 1);
-      EXPECT_LE(count, most_decode_parts(kv_heads));
-      EXPECT_LE(count, kMostDecodeParts);
-      EXPECT_LT((count - 1) * length, keys);
-      EXPECT_GE(std::int64_t{count} * length, keys);
+      for (const std::int32_t unit : {decode_unit(false), decode_unit(true)}) {
+        const std::int32_t length = decode_part_keys(keys, kv_heads, unit);
+        const std::int32_t count = decode_parts(keys, kv_heads, unit);
+        EXPECT_EQ(length % unit, 0);
+        EXPECT_GE(count, 1);
+        EXPECT_LE(count, most_decode_parts(kv_heads));
+        EXPECT_LE(count, kMostDecodeParts);
+        EXPECT_LT((count - 1) * length, keys);
+        EXPECT_GE(std::int64_t{count} * length, keys);
+      }
     }
   }
 }
@@ -150,7 +153,10 @@ TEST(DecodeRuns, AnyLengthsAnyHeadsAnyBlocksAreWhole) {
     const auto blocks =
         static_cast<std::int32_t>(i % 4 == 0 ? 1 + random() % 8 : 1 + random() % 160);
     const std::vector<DecodeRow> rows = rows_of(lengths);
-    expect_whole(rows, kv_heads, blocks, plan_decode(rows, kv_heads, blocks));
+    for (const bool fp8 : {false, true}) {
+      const std::int32_t unit = decode_unit(fp8);
+      expect_whole(rows, kv_heads, blocks, plan_decode(rows, kv_heads, blocks, unit), unit);
+    }
   }
 }
 
