@@ -1,9 +1,11 @@
 // Times steps of a Llama-shaped model of random weights on the CUDA backend: prefill, single-stream
 // decode and a batch of streams, each beside its floor.
 //
-//   step_bench [--layers N] [--weights bf16|fp8|both] [--only TEXT]
+//   step_bench [--layers N] [--weights bf16|fp8|both] [--kv bf16|fp8] [--context N] [--only TEXT]
 //              [--json FILE --commit ID --date DATE]
 //
+// --context: instead of the usual rows, the last token and the last 8,192 of so many (a multiple of
+// 128), under full attention and MoBA.
 // --only times the rows whose name contains TEXT, e.g. "decode".
 // Layers are timed as a whole model of N layers; the default is Llama 3.1 8B's 32 (16 GB of
 // weights), first in bf16, then in fp8. Keys and values before the timed tokens are random numbers.
@@ -55,8 +57,8 @@ double median(std::vector<double> values) {
 class Model {
  public:
   Model(std::int32_t layers, DType matrices, std::int32_t max_rows, std::int32_t max_sequences,
-        std::int32_t context, std::int32_t tokens)
-      : backend_(make_cuda_backend(0)), max_rows_(max_rows) {
+        std::int32_t context, std::int32_t tokens, bool fp8_kv)
+      : fp8_kv_(fp8_kv), backend_(make_cuda_backend(0)), max_rows_(max_rows) {
     embedding_ = weight(kVocab, kHidden, DType::bf16);
     head_ = weight(kVocab, kHidden, matrices);
     norm_ = weight(1, kHidden, DType::f32);
@@ -70,13 +72,21 @@ class Model {
     }
     const ModelShape shape{kHidden,       kHeads, kKvHeads,    kHeadDim,
                            kIntermediate, kVocab, DType::bf16, matrices == DType::e4m3};
-    const KvShape kv{layers, tokens / kPage, kPage, kKvHeads, kHeadDim, DType::bf16, kBlock};
+    const KvShape kv{layers,   tokens / kPage, kPage,  kKvHeads,
+                     kHeadDim, DType::bf16,    kBlock, fp8_kv};
     backend_->reserve_workspace(shape, kv, {max_rows, max_sequences, context});
     pool_ = backend_->create_kv_pool(kv);
     const auto& cells = static_cast<CudaKvPool&>(*pool_);
-    launch_random(
-        {cells.keys(0), DType::bf16, std::int64_t{2} * layers * tokens, kKvHeads * kHeadDim},
-        nullptr);
+    if (fp8_kv) {
+      // Every code is 240, every scale 2^-8.
+      const std::size_t vectors = std::size_t{2} * static_cast<std::size_t>(layers) *
+                                  static_cast<std::size_t>(tokens) * kKvHeads;
+      MOBIUS_CUDA(cudaMemset(cells.keys(0), 0x77, vectors * (kHeadDim + 1)));
+    } else {
+      launch_random(
+          {cells.keys(0), DType::bf16, std::int64_t{2} * layers * tokens, kKvHeads * kHeadDim},
+          nullptr);
+    }
     MOBIUS_CUDA(cudaDeviceSynchronize());
     const auto rows = static_cast<std::size_t>(max_rows);
     residual_ = backend_->allocate(rows * kHidden * 4, "activations");
@@ -109,7 +119,8 @@ class Model {
   }
   /// Bytes of keys and values of one token.
   double kv_bytes() const {
-    return 4.0 * kKvHeads * kHeadDim * static_cast<double>(layers_.size());
+    return 2.0 * kKvHeads * (fp8_kv_ ? kHeadDim + 1 : 2 * kHeadDim) *
+           static_cast<double>(layers_.size());
   }
 
   /// Seconds of a step of `streams` slices of `rows` tokens after `context` others each.
@@ -204,6 +215,7 @@ class Model {
     backend_->matmul(logits_.view(DType::f32, wanted, kVocab), head_in, head_, false);
   }
 
+  bool fp8_kv_;
   std::unique_ptr<Backend> backend_;
   std::int32_t max_rows_;
   Weight embedding_, head_, norm_, rotation_;
@@ -240,12 +252,16 @@ struct Row {
 int run(int argc, char** argv) {
   std::int32_t layers = 32;
   std::string weights = "both";
+  std::string kv = "bf16";
+  std::int32_t context = 0;
   std::string only;
   std::string json, commit = "unknown", date = "unknown";
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string argument = argv[i];
     if (argument == "--layers") layers = std::stoi(argv[i + 1]);
     if (argument == "--weights") weights = argv[i + 1];
+    if (argument == "--kv") kv = argv[i + 1];
+    if (argument == "--context") context = std::stoi(argv[i + 1]);
     if (argument == "--only") only = argv[i + 1];
     if (argument == "--json") json = argv[i + 1];
     if (argument == "--commit") commit = argv[i + 1];
@@ -253,6 +269,9 @@ int run(int argc, char** argv) {
   }
   if (weights != "bf16" && weights != "fp8" && weights != "both") {
     throw std::runtime_error("--weights is \"" + weights + "\", must be bf16, fp8 or both");
+  }
+  if (kv != "bf16" && kv != "fp8") {
+    throw std::runtime_error("--kv is \"" + kv + "\", must be bf16 or fp8");
   }
   cudaDeviceProp properties{};
   MOBIUS_CUDA(cudaGetDeviceProperties(&properties, 0));
@@ -262,37 +281,52 @@ int run(int argc, char** argv) {
   constexpr std::int32_t kRows = 8192;
   std::vector<Row> rows;
   const auto time_all = [&](DType matrices) {
-    Model model(layers, matrices, kRows, 64, kLongest, 2 * kLongest);
+    Model model(layers, matrices, kRows, 64, std::max(context, kLongest),
+                context > 0 ? context : 2 * kLongest, kv == "fp8");
     const auto time = [&](std::string name, std::int32_t streams, std::int32_t count,
-                          std::int32_t context, const AttentionPolicy& policy) {
+                          std::int32_t history, const AttentionPolicy& policy) {
+      if (kv == "fp8") name += ", fp8 KV";
       if (matrices == DType::e4m3) name += ", fp8";
       if (name.find(only) == std::string::npos) return;
       const int repetitions = count > 1 ? 3 : 9;
-      for (int i = 0; i < 2; ++i) model.step(streams, count, context, policy);
+      for (int i = 0; i < 2; ++i) model.step(streams, count, history, policy);
       std::vector<double> seconds;
       for (int i = 0; i < repetitions; ++i) {
-        seconds.push_back(model.step(streams, count, context, policy));
+        seconds.push_back(model.step(streams, count, history, policy));
       }
       Row row;
       row.name = name;
       row.milliseconds = median(seconds) * 1e3;
       row.tokens_per_second = streams * count / (row.milliseconds * 1e-3);
-      const double read = model.read_bytes() + model.kv_bytes() * streams * context;
+      const double read = model.read_bytes() + model.kv_bytes() * streams * history;
       row.floor_milliseconds = read / (rate * 1e9) * 1e3;
       if (count > 1) {
         // Products and attention at 790 TFLOP/s, what a large product reaches on this card.
         const double products = model.product_flops() * streams * count;
         const double attention = 4.0 * kHeads * kHeadDim * layers * streams *
-                                 static_cast<double>(count) * (context + 0.5 * count);
+                                 static_cast<double>(count) * (history + 0.5 * count);
         row.floor_milliseconds = (products + attention) / 790e12 * 1e3;
       }
-      std::printf("%-34s %9.2f ms  floor %9.2f ms (%3.0f %%)  %9.0f tokens/s\n", name.c_str(),
+      std::printf("%-44s %9.2f ms  floor %9.2f ms (%3.0f %%)  %9.0f tokens/s\n", name.c_str(),
                   row.milliseconds, row.floor_milliseconds,
                   100.0 * row.floor_milliseconds / row.milliseconds, row.tokens_per_second);
       std::fflush(stdout);
       rows.push_back(row);
     };
     const auto full = AttentionPolicy::full();
+    if (context > 0) {
+      const std::string length = std::to_string(context);
+      for (const auto& policy :
+           {full, AttentionPolicy::moba(kBlock, 8), AttentionPolicy::moba(4096, 12)}) {
+        const std::string name =
+            policy.mode == AttentionMode::full
+                ? ""
+                : ", MoBA " + std::to_string(policy.block) + "/" + std::to_string(policy.top_k);
+        time("decode at " + length + name, 1, 1, context - 1, policy);
+        time("prefill of 8192 up to " + length + name, 1, kRows, context - kRows, policy);
+      }
+      return;
+    }
     time("decode, 1 stream at 1K", 1, 1, 1023, full);
     time("decode, 1 stream at 64K", 1, 1, kLongest - 1, full);
     time("decode, 1 stream at 64K, MoBA", 1, 1, kLongest - 1, AttentionPolicy::moba(kBlock, 8));
