@@ -422,7 +422,8 @@ class CudaBackend final : public Backend {
                    std::int32_t layer) const {
     const KvShape& shape = pool.shape();
     const std::int64_t kv_columns = std::int64_t{shape.kv_heads} * shape.head_dim;
-    require(shape.page_tokens == kv_.page_tokens && shape.num_pages >= kv_.num_pages,
+    require(shape.page_tokens == kv_.page_tokens && shape.fp8 == kv_.fp8 &&
+                shape.num_pages >= kv_.num_pages,
             std::string(operation) + ": the KV pool is not the one that was planned");
     require(layer >= 0 && layer < shape.num_layers, std::string(operation) + ": layer " +
                                                         std::to_string(layer) + " of " +
