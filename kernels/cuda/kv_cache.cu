@@ -237,6 +237,8 @@ __global__ void rope_append_kernel(RopeArguments a) {
   const int kv_head = head - a.heads;
   const int slot = first_position % a.page_tokens;
   const std::int64_t vector = page * a.kv_heads + kv_head;
+  [[maybe_unused]] const std::int64_t cell = (vector * a.page_tokens + slot) * a.head_dim;
+  [[maybe_unused]] const float* value = in + std::int64_t{a.kv_heads} * a.head_dim;
   // A page's first slot starts its sum anew: tokens one after the other (moba.md, rule 2).
   float sum = own < a.head_dim && slot > 0 ? a.sums[vector * a.head_dim + own] : 0.0F;
   if constexpr (kFp8) {
@@ -251,8 +253,6 @@ __global__ void rope_append_kernel(RopeArguments a) {
       append.template operator()<32>();
     }
   } else {
-    const std::int64_t cell = (vector * a.page_tokens + slot) * a.head_dim;
-    const float* value = in + std::int64_t{a.kv_heads} * a.head_dim;
     for (int begin = 0; begin < rows; begin += kChunkRows) {
       const int count = min(kChunkRows, rows - begin);
       for (int at = static_cast<int>(threadIdx.x); at < count * half; at += kThreads) {
