@@ -25,9 +25,10 @@ struct Accumulator {
     const float mine = exp2f(max - best);
     const float theirs = exp2f(other_max - best);
     max = best;
-    sum = sum * mine + other_sum * theirs;
+    // These roundings and no others, wherever it is compiled.
+    sum = __fmaf_rn(other_sum, theirs, __fmul_rn(sum, mine));
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) out[i] = out[i] * mine + other[i] * theirs;
+    for (int i = 0; i < kCount; ++i) out[i] = __fmaf_rn(other[i], theirs, __fmul_rn(out[i], mine));
   }
 };
 
@@ -228,6 +229,8 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
 #pragma unroll
   for (float& x : query) x *= p.scale_log2;
 
+  // A row's parts are merged in their order: here if all are this block's, else by the last block.
+  const bool alone = splits == 1;
   Accumulator<1> total;
   for (int part = split; part < parts; part += splits) {
     const int begin = min(part * share, keys);
@@ -319,23 +322,25 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
       }
     }
     __syncthreads();
-    total = Accumulator<1>{};
     if (threadIdx.x < kDim) {
+      Accumulator<1> own;
       for (int w = 0; w < kDecodeWarps; ++w) {
-        total.merge(&s.out[w][threadIdx.x], s.max[w], s.sum[w]);
+        own.merge(&s.out[w][threadIdx.x], s.max[w], s.sum[w]);
       }
-      if (parts > 1) {
-        float* own = partial + part * (kDim + 2);
-        own[threadIdx.x] = total.out[0];
+      if (alone) {
+        total.merge(own.out, own.max, own.sum);
+      } else {
+        float* to = partial + part * (kDim + 2);
+        to[threadIdx.x] = own.out[0];
         if (threadIdx.x == 0) {
-          own[kDim] = total.max;
-          own[kDim + 1] = total.sum;
+          to[kDim] = own.max;
+          to[kDim + 1] = own.sum;
         }
       }
     }
     __syncthreads();  // the next part overwrites what was just merged
   }
-  if (parts > 1) {
+  if (!alone) {
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -345,7 +350,6 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
     if (!s.last) return;
     __threadfence();
     if (threadIdx.x < kDim) {
-      total = Accumulator<1>{};
       for (int i = 0; i < parts; ++i) {
         const float* other = partial + i * (kDim + 2);
         const float value = __ldcg(other + threadIdx.x);
