@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what is missing of docker/dependencies.txt, and nothing if nothing is missing.
 #
-# usage: docker/install-dependencies.sh GROUP...     (build, run, test, quality, lint, deploy, fuzz)
+# usage: docker/install-dependencies.sh GROUP...     (build, run, test, quality, lint, deploy, fuzz, browser, monitoring)
 #
 # `make`, CI and the Docker images all call this script. Some groups also make a virtual environment: see
 # the end.

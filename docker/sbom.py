@@ -15,7 +15,7 @@ import re
 import urllib.parse
 
 # Packages of the build that are headers alone, and end up inside the binary.
-HEADERS = re.compile(r"libboost1\.\d+-dev|libcli11-dev|nlohmann-json3-dev")
+HEADERS = re.compile(r"cppzmq-dev|libboost1\.\d+-dev|libcli11-dev|nlohmann-json3-dev")
 
 
 def read_status(path):

@@ -1,7 +1,7 @@
 """The checks of docker/verify.sh, which sees to an engine, a base image and this file's packages.
 
 Builds, starts, asks, stops and restarts the compose profile cpu on ports of its own, as a project of
-its own. Stops at the first thing that is not as it should be.
+its own. Stops at the first thing that is not as it should be. With --files, only checks what needs no engine.
 """
 
 import contextlib
@@ -9,13 +9,17 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import urllib.parse
 
 import kubernetes_validate
 import yaml
@@ -115,10 +119,13 @@ def ask():
 
 def check_files():
     """What needs no engine: compose's file and Kubernetes' against the schemas of either."""
-    compose("config", "--quiet")
+    if "COMPOSE" in os.environ:
+        for profile in ("cpu", "gpu", "monitoring"):
+            compose("--profile", profile, "config", "--quiet")
+        check(True, "this Compose takes every profile")
     run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "--quiet",
         ROOT / "docker" / "compose.yaml")
-    check(True, "compose.yaml is valid for this Compose and for the Compose specification")
+    check(True, "compose.yaml fits the Compose specification")
     folder = ROOT / "docker" / "kubernetes"
     resources = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
     for name in resources:
@@ -155,6 +162,60 @@ def check_container():
     check(processes.startswith("10001\n"), "it does not run as root")
     check("CapEff:\t0000000000000000" in processes and "NoNewPrivs:\t1" in processes, "it has no capabilities")
     check("Read-only" in processes or "denied" in processes, "it cannot write to it")
+
+
+@contextlib.contextmanager
+def prometheus():
+    """A Prometheus with our configuration, but for the server's address. Yields what queries it."""
+    port = free_port()
+    config = yaml.safe_load((ROOT / "docker" / "monitoring" / "prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
+    job["static_configs"][0]["targets"] = [f"127.0.0.1:{HTTP_PORT}"]
+    config["global"]["scrape_interval"] = "1s"
+
+    def query(path, **parameters):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request("GET", f"/api/v1/{path}?{urllib.parse.urlencode(parameters)}")
+            return json.loads(connection.getresponse().read())
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "prometheus.yml"
+        file.write_text(yaml.safe_dump(config))
+        process = subprocess.Popen(["prometheus", f"--config.file={file}", f"--storage.tsdb.path={folder}/data",
+                                    f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"])
+        try:
+            yield query
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def samples(query, name):
+    try:
+        return query("query", query=f"count({name})")["data"]["result"]
+    except (OSError, KeyError, ValueError):  # still starting
+        return []
+
+
+def check_monitoring():
+    """The dashboard's panels, asked of a Prometheus that scrapes the server."""
+    if shutil.which("prometheus") is None:
+        print("skipped: the dashboard's queries; there is no prometheus (group monitoring of dependencies.txt)")
+        return
+    run("promtool", "check", "config", ROOT / "docker" / "monitoring" / "prometheus.yml", stdout=subprocess.DEVNULL)
+    panels = json.loads((ROOT / "docker" / "monitoring" / "grafana" / "mobius.json").read_text())["panels"]
+    expressions = [target["expr"].replace("$__rate_interval", "1m") for panel in panels for target in panel["targets"]]
+    names = sorted(set(re.findall(r"mobius_\w+", " ".join(expressions))))
+    with post("/v1/completions", {"prompt": 5}) as response:  # a refusal, to be counted
+        check(response.status == 400, "a bad request is refused")
+    with prometheus() as query:
+        end = time.monotonic() + 60
+        while (missing := [name for name in names if not samples(query, name)]) and time.monotonic() < end:
+            time.sleep(0.5)
+        check(not missing, "Prometheus finds every metric of the dashboard", f"({len(names)}) {' '.join(missing)}")
+        wrong = [text for text in expressions if query("query", query=text)["status"] != "success"]
+        check(not wrong, "and understands every query", f"({len(expressions)}) {' '.join(wrong)}")
 
 
 def tokens_in(seconds):
@@ -201,6 +262,8 @@ def check_crash():
 
 def main():
     check_files()
+    if sys.argv[1:] == ["--files"]:
+        return
     print("Building", flush=True)
     compose("--profile", "cpu", "build", SERVICE)
     check_image(os.environ.get("MOBIUS_CPU_IMAGE") or "mobius:cpu")
@@ -212,6 +275,7 @@ def main():
         check(get("/health")[0] == 200 and get("/ready")[0] == 200, "/health and /ready answer 200")
         check("mobius_requests_running" in get("/metrics")[1], "/metrics has metrics")
         ask()
+        check_monitoring()
         check_drain()
         compose("up", "-d")
         wait_healthy()

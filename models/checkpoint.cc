@@ -105,11 +105,19 @@ HostTensor Checkpoint::vector(std::string_view name, std::int64_t size) const {
 }
 
 void Checkpoint::prefault() const {
-  for (const SafetensorsFile& file : files_) file.prefault();
+  for (const SafetensorsFile& file : files_) file.file().prefault();
 }
 
 void Checkpoint::release() const {
-  for (const SafetensorsFile& file : files_) file.release();
+  for (const SafetensorsFile& file : files_) file.file().release();
+}
+
+void Checkpoint::check_intact() const {
+  for (const SafetensorsFile& file : files_) {
+    if (!file.file().lost()) continue;
+    throw std::runtime_error(file.path().string() +
+                             ": became shorter while it was in use, or cannot be read any more");
+  }
 }
 
 }  // namespace mobius

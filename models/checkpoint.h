@@ -38,6 +38,10 @@ class Checkpoint {
   /// reading brings them back.
   void release() const;
 
+  /// Throws std::runtime_error, one line, where weights that were read are not in their file any
+  /// more: what was computed with them is worth nothing. Cheap enough for every step.
+  void check_intact() const;
+
   const std::vector<SafetensorsFile>& files() const { return files_; }
 
  private:

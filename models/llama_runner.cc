@@ -59,6 +59,7 @@ LlamaRunner::LlamaRunner(const LlamaConfig& config, Checkpoint checkpoint, const
   const bool converted = plan_.weights.copied_bytes > plan_.weights.mapped_bytes;
   if (!converted) checkpoint_.prefault();
   llama_ = std::make_unique<Llama>(config_, checkpoint_, plan_, *backend_, progress);
+  checkpoint_.check_intact();
   if (converted) checkpoint_.release();  // the copies count, the file's pages would count again
   backend_->reserve_workspace(plan_.model, plan_.kv, plan_.limits);
   kv_ = backend_->create_kv_pool(plan_.kv);
@@ -114,6 +115,7 @@ void LlamaRunner::submit(const StepBatch& batch) {
 
 std::span<const SampledToken> LlamaRunner::wait() {
   backend_->wait();
+  checkpoint_.check_intact();
   return sampled_;
 }
 

@@ -1,17 +1,10 @@
 #include "models/safetensors.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <limits>
 #include <optional>
 #include <stdexcept>
-#include <system_error>
 #include <utility>
 
 #include "models/json_file.h"
@@ -172,44 +165,7 @@ SafetensorsEntries parse_safetensors(std::span<const std::byte> file, std::strin
   return entries;
 }
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path) {
-  const auto system_error = [&](const char* action) {
-    return std::runtime_error(path.string() + ": cannot " + action + ": " +
-                              std::generic_category().message(errno));
-  };
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) throw system_error("open");
-  struct stat status = {};
-  if (::fstat(descriptor, &status) != 0) {
-    const auto error = system_error("stat");
-    ::close(descriptor);
-    throw error;
-  }
-  if (!S_ISREG(status.st_mode) || status.st_size == 0) {
-    ::close(descriptor);
-    fail(path.string() + ": is empty or not a regular file, expected a safetensors file");
-  }
-  bytes_ = static_cast<std::size_t>(status.st_size);
-  void* address = ::mmap(nullptr, bytes_, PROT_READ, MAP_SHARED, descriptor, 0);
-  const auto error = system_error("map");
-  ::close(descriptor);  // the mapping holds the file
-  if (address == MAP_FAILED) throw error;
-  mapping_ = std::shared_ptr<const std::byte>(
-      static_cast<const std::byte*>(address),
-      [bytes = bytes_](const std::byte* start) { ::munmap(const_cast<std::byte*>(start), bytes); });
-  entries_ = parse_safetensors({mapping_.get(), bytes_}, path.string());
-}
-
-void SafetensorsFile::prefault() const {
-  void* start = const_cast<std::byte*>(mapping_.get());
-#ifdef MADV_POPULATE_READ
-  if (::madvise(start, bytes_, MADV_POPULATE_READ) == 0) return;
-#endif
-  ::madvise(start, bytes_, MADV_WILLNEED);
-}
-
-void SafetensorsFile::release() const {
-  ::madvise(const_cast<std::byte*>(mapping_.get()), bytes_, MADV_DONTNEED);
-}
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
+    : path_(path), file_(path), entries_(parse_safetensors(file_.bytes(), path.string())) {}
 
 }  // namespace mobius

@@ -5,13 +5,13 @@
 #include <filesystem>
 #include <functional>
 #include <map>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "kernels/tensor.h"
+#include "models/mapped_file.h"
 
 namespace mobius {
 
@@ -32,32 +32,27 @@ using SafetensorsEntries = std::map<std::string, SafetensorsEntry, std::less<>>;
 /// anything else. Reads the header's bytes only.
 SafetensorsEntries parse_safetensors(std::span<const std::byte> file, std::string_view file_name);
 
-/// A safetensors file, mapped read-only and shared with every other process that maps it.
-/// Immutable, so any thread may read it.
+/// A safetensors file, mapped (mapped_file.h says what happens when the file does not stay as it
+/// is). Immutable, so any thread may read it.
 class SafetensorsFile {
  public:
   /// Throws std::runtime_error with one line.
   explicit SafetensorsFile(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
-  std::size_t bytes() const { return bytes_; }
+  std::size_t bytes() const { return file_.bytes().size(); }
   const SafetensorsEntries& entries() const { return entries_; }
 
   /// Address of an entry's data; valid as long as this object.
   const std::byte* data(const SafetensorsEntry& entry) const {
-    return mapping_.get() + entry.offset;
+    return file_.bytes().data() + entry.offset;
   }
 
-  /// Asks the kernel to read the file and map its pages now. Best effort.
-  void prefault() const;
-
-  /// Takes the file's pages out of this process's memory; reading brings them back.
-  void release() const;
+  const MappedFile& file() const { return file_; }
 
  private:
   std::filesystem::path path_;
-  std::shared_ptr<const std::byte> mapping_;
-  std::size_t bytes_ = 0;
+  MappedFile file_;
   SafetensorsEntries entries_;
 };
 

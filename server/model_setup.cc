@@ -61,6 +61,22 @@ LoadEvents load_events() {
   return events;
 }
 
+void produce_token(Runner& runner) {
+  const std::int32_t token = 0;
+  const std::int32_t row = 0;
+  const PageId page = 0;
+  SequenceSlice slice;
+  slice.num_rows = 1;
+  slice.pages = {&page, 1};
+  SamplingParams params;
+  params.temperature = 0;
+  SampleRow sample;
+  sample.params = &params;
+  sample.prompt = {&token, 1};
+  runner.submit({{{&token, 1}, {&slice, 1}, {&row, 1}}, {&sample, 1}});
+  runner.wait();
+}
+
 Status check_attention(const ServerConfig& config, const MemoryPlan& plan) {
   return validate(attention_settings(config), plan.kv.num_layers, plan.kv.page_tokens);
 }

@@ -17,4 +17,9 @@ LoadEvents load_events();
 /// names.
 Status check_attention(const ServerConfig& config, const MemoryPlan& plan);
 
+/// Computes one token, so that whoever is told "ready" gets an answer: what only a model's first
+/// step shows, shows here. Of a runner that no engine has; nothing of it stays. Throws what a step
+/// throws.
+void produce_token(Runner& runner);
+
 }  // namespace mobius

@@ -4,7 +4,9 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <ctime>
 #include <thread>
+#include <utility>
 
 namespace mobius {
 namespace {
@@ -39,6 +41,17 @@ void block_shutdown_signals() {
   // A client that closes its end while we write is an error of that write alone.
   std::signal(SIGPIPE, SIG_IGN);
 }
+
+EndAtOnce::EndAtOnce(std::function<void()> last_words)
+    : thread_([words = std::move(last_words)](const std::stop_token& stop) {
+        const sigset_t set = operator_signals();
+        const timespec pause{0, 50'000'000};
+        while (!stop.stop_requested()) {
+          if (sigtimedwait(&set, nullptr, &pause) < 0) continue;
+          words();
+          std::_Exit(0);
+        }
+      }) {}
 
 int wait_for_shutdown_signal(const std::function<void()>& on_hangup) {
   int signal = SIGHUP;

@@ -110,7 +110,7 @@ std::vector<char32_t> boundaries(const Nfa& nfa, const States& states) {
     }
   }
   std::ranges::sort(out);
-  out.erase(std::ranges::unique(out).begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
   return out;
 }
 

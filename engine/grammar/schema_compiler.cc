@@ -335,7 +335,7 @@ class SchemaCompiler {
       if (schema.contains(keyword.name)) types.emplace_back(keyword.type);
     }
     std::ranges::sort(types);
-    types.erase(std::ranges::unique(types).begin(), types.end());
+    types.erase(std::unique(types.begin(), types.end()), types.end());
     return types;
   }
 

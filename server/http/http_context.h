@@ -17,14 +17,12 @@ class HttpSession;
 
 /// What all connections of an HttpServer share.
 struct HttpContext {
-  HttpContext(const HttpOptions& chosen, GenerationService& generation, WorkerPool& parser_pool,
-              WorkerPool& token_pool)
+  HttpContext(const HttpOptions& chosen, WorkerPool& parser_pool, WorkerPool& token_pool)
       : options(chosen.http),
         metrics_need_key(chosen.metrics_need_key),
         cors(chosen.http.cors_origins),
         keys(chosen.keys),
         certificates(chosen.certificates),
-        service(generation),
         parsers(parser_pool),
         token_work(token_pool) {}
 
@@ -33,7 +31,8 @@ struct HttpContext {
   const CorsPolicy cors;
   const KeyStore& keys;
   const Certificates& certificates;
-  GenerationService& service;
+  /// nullptr until there is a model: whoever answers a request asks once, and sticks to it.
+  std::atomic<GenerationService*> service = nullptr;
   /// Parses large bodies, so that the threads that answer /health do not have to. The server's: a
   /// session may own the last reference to this context, on any thread.
   WorkerPool& parsers;

@@ -75,11 +75,11 @@ struct HttpSession::Job {
 };
 
 HttpSession::Awaitable<void> HttpSession::generate(OpenAiEndpoint endpoint) {
-  const auto job = std::make_shared<Job>(context_->service);
+  const auto job = std::make_shared<Job>(*service_);
   co_await parse(job, endpoint);
   if (!job->parsed->ok()) {
     const Status status = job->parsed->status();
-    context_->service.refused(status.code());
+    service_->refused(status.code());
     co_await respond(http_status_of(status.code()), error_body(status));
     co_return;
   }
@@ -88,14 +88,14 @@ HttpSession::Awaitable<void> HttpSession::generate(OpenAiEndpoint endpoint) {
   job->names = request.names;
   job->streamed = request.stream;
   job->head.chat = endpoint != OpenAiEndpoint::completions;
-  job->head.model = context_->service.model_name();
+  job->head.model = service_->model_name();
   job->head.include_usage = request.include_usage;
   job->head.logprobs = request.options().top_logprobs.has_value();
   job->head.n =
       static_cast<std::size_t>(std::max<std::int64_t>(request.options().n.value_or(1), 1));
   job->head.seed_is_negative = request.options().seed_is_negative;
   job->head.response_members = request.response_members;
-  job->head.tokenizer = &context_->service.tokenizer();
+  job->head.tokenizer = &service_->tokenizer();
   if (request.echo) {
     for (const Prompt& prompt : std::get<CompletionInput>(request.input).prompts) {
       job->head.echo.push_back(text_of(prompt, *job->head.tokenizer));
@@ -197,7 +197,7 @@ HttpSession::Awaitable<void> HttpSession::parse(std::shared_ptr<Job> job, OpenAi
   }
   request_.body().clear();
   request_.body().shrink_to_fit();
-  body_share_.resize(0);
+  body_share_.reset();
 }
 
 /// Hands the request over and waits until the engine has taken or refused it.
@@ -226,7 +226,7 @@ HttpSession::Awaitable<void> HttpSession::start(std::shared_ptr<Job> job) {
   };
   OpenAiRequest request = std::move(job->parsed->value());
   request.options().caller = caller();
-  context_->service.generate(std::move(request.input), job->abandoned, std::move(on_started));
+  service_->generate(std::move(request.input), job->abandoned, std::move(on_started));
   while (!job->started.has_value()) {
     co_await wait(std::chrono::hours(1));
     // Not yet begun work is skipped, and answers at once.

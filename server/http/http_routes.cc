@@ -168,9 +168,25 @@ HttpSession::Awaitable<void> HttpSession::route() {
     co_return;
   }
 
-  const GenerationService& service = context_->service;
   switch (endpoint) {
     case Endpoint::health: co_await respond(200, R"({"status":"ok"})"); co_return;
+    case Endpoint::web:
+      co_await respond(200, std::string(file.data), kWebHeaders, file.content_type);
+      co_return;
+    case Endpoint::ready:
+      if (service_ != nullptr) break;
+      co_await respond(503, R"({"status":"loading"})");
+      co_return;
+    default: break;
+  }
+  if (service_ == nullptr) {
+    const Status status = still_loading();
+    co_await respond(http_status_of(status.code()), error_body(status), retry_header(status));
+    co_return;
+  }
+
+  const GenerationService& service = *service_;
+  switch (endpoint) {
     case Endpoint::ready:
       co_await respond(service.ready() ? 200 : 503, ready_json(service));
       co_return;
@@ -180,9 +196,6 @@ HttpSession::Awaitable<void> HttpSession::route() {
           render_metrics(service.metrics(), service.engine().stats(), service.engine().model(),
                          service.model_name(), service.ready()),
           {}, kMetricsContentType);
-      co_return;
-    case Endpoint::web:
-      co_await respond(200, std::string(file.data), kWebHeaders, file.content_type);
       co_return;
     case Endpoint::models:
       co_await respond(200, R"({"object":"list","data":[)" + model_json(service) + "]}");

@@ -23,11 +23,11 @@ namespace asio = boost::asio;
 using tcp = asio::ip::tcp;
 
 struct HttpServer::Impl {
-  Impl(const HttpOptions& options, GenerationService& service)
+  explicit Impl(const HttpOptions& options)
       : io(static_cast<int>(options.http.threads)),
         work(asio::make_work_guard(io)),
         acceptor(asio::make_strand(io)),
-        context(std::make_shared<HttpContext>(options, service, parsers, token_work)) {}
+        context(std::make_shared<HttpContext>(options, parsers, token_work)) {}
 
   void listen() {
     const ServerConfig::Http& options = context->options;
@@ -97,8 +97,7 @@ struct HttpServer::Impl {
   std::vector<std::thread> threads;
 };
 
-HttpServer::HttpServer(const HttpOptions& options, GenerationService& service)
-    : impl_(std::make_unique<Impl>(options, service)) {
+HttpServer::HttpServer(const HttpOptions& options) : impl_(std::make_unique<Impl>(options)) {
   impl_->listen();
   asio::co_spawn(impl_->acceptor.get_executor(), impl_->accept(), asio::detached);
   for (std::int64_t i = 0; i < options.http.threads; ++i) {
@@ -112,6 +111,10 @@ HttpServer::~HttpServer() {
   // Sessions end by themselves now; the threads leave when the last one has.
   impl_->work.reset();
   for (std::thread& thread : impl_->threads) thread.join();
+}
+
+void HttpServer::serve(GenerationService& service) {
+  impl_->context->service.store(&service);
 }
 
 std::uint16_t HttpServer::port() const {

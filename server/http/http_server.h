@@ -22,13 +22,16 @@ struct HttpOptions {
 /// answers whatever the engine does. All functions are for one controlling thread.
 class HttpServer {
  public:
-  /// Binds and starts to answer. `service` must outlive this. Throws std::runtime_error with one
-  /// line if the address cannot be listened on.
-  HttpServer(const HttpOptions& options, GenerationService& service);
+  /// Binds and starts to answer: without a service that /health is well and the rest is not there
+  /// yet. Throws std::runtime_error with one line if the address cannot be listened on.
+  explicit HttpServer(const HttpOptions& options);
   /// Closes every connection; their requests are cancelled.
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
+
+  /// Answers everything from now on. `service` must outlive this. Once.
+  void serve(GenerationService& service);
 
   /// The port that it listens on.
   std::uint16_t port() const;

@@ -60,6 +60,13 @@ void notice_lost_peer(asio::ip::tcp::socket& socket) {
   set(IPPROTO_TCP, TCP_USER_TIMEOUT, kUnacknowledgedMs);
 }
 
+/// What waits in the kernel for a client that does not read: without a limit it is megabytes, of each
+/// connection. Enough for a fast client far away.
+void bound_send_buffer(asio::ip::tcp::socket& socket) {
+  error_code ignored;
+  socket.set_option(asio::socket_base::send_buffer_size(256 << 10), ignored);
+}
+
 /// Without query and fragment, which are not for the log: they may hold secrets.
 std::string_view path_of(std::string_view target) {
   return target.substr(0, target.find_first_of("?#"));
@@ -85,7 +92,6 @@ HttpSession::HttpSession(std::shared_ptr<HttpContext> context, HttpStream socket
     : context_(std::move(context)),
       socket_(std::move(socket)),
       deadline_(socket_.get_executor()),
-      body_share_(context_->service.budget()),
       wake_timer_(socket_.get_executor()) {
   const std::lock_guard lock(context_->mutex);
   context_->sessions.insert(this);
@@ -100,6 +106,7 @@ void start_http_session(std::shared_ptr<HttpContext> context, asio::ip::tcp::soc
   error_code ignored;
   socket.set_option(asio::ip::tcp::no_delay(true), ignored);
   notice_lost_peer(socket);
+  bound_send_buffer(socket);
   const asio::any_io_executor executor = socket.get_executor();
   const auto tls = context->certificates.current();
   HttpStream stream(std::move(socket), tls != nullptr ? tls->context.get() : nullptr);
@@ -150,7 +157,7 @@ HttpSession::Awaitable<void> HttpSession::run() {
     request_ = {};
     admission_.reset();
     account_.reset();
-    body_share_.resize(0);
+    body_share_.reset();
     busy_.reset();
   }
   if (!disconnected_) co_await linger();
@@ -243,6 +250,7 @@ HttpSession::Awaitable<bool> HttpSession::read_request() {
     co_return false;
   }
   busy_.emplace(context_->requests);
+  service_ = context_->service.load();
   const auto& header = parser.get();
   set_request_id(header[kRequestId]);
   set_trace(header);
@@ -260,6 +268,11 @@ HttpSession::Awaitable<bool> HttpSession::read_request() {
 HttpSession::Awaitable<bool> HttpSession::read_body(
     http::request_parser<http::string_body>& parser) {
   const ServerConfig::Http& options = context_->options;
+  if (service_ == nullptr && !parser.is_done()) {
+    co_await refuse(still_loading());
+    co_return false;
+  }
+  if (service_ != nullptr) body_share_.emplace(service_->budget());
   const auto expect = parser.get()[http::field::expect];
   if (!expect.empty()) {
     if (!boost::beast::iequals(expect, "100-continue")) {
@@ -275,9 +288,9 @@ HttpSession::Awaitable<bool> HttpSession::read_body(
   while (!error && !parser.is_done()) {
     const auto [read_error, bytes] = co_await http::async_read_some(socket_, buffer_, parser, kUse);
     error = read_error;
-    if (body_share_.resize(parser.get().body().size())) continue;
+    if (body_share_->resize(parser.get().body().size())) continue;
     disarm();
-    co_await refuse(context_->service.over_budget());
+    co_await refuse(service_->over_budget());
     co_return false;
   }
   disarm();
@@ -320,7 +333,7 @@ HttpSession::Awaitable<void> HttpSession::refuse(int status, std::string message
 /// Answers a request whose body is not read, and closes: the body may be on its way.
 HttpSession::Awaitable<void> HttpSession::refuse(Status status) {
   keep_alive_ = false;
-  context_->service.refused(status.code());
+  if (service_ != nullptr) service_->refused(status.code());
   const int code = http_status_of(status.code());
   std::string headers = retry_header(status);
   if (code == 401) headers += "WWW-Authenticate: Bearer\r\n";

@@ -121,8 +121,9 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   bool keep_alive_ = false;
   bool closing_ = false;
   std::optional<RequestCount> busy_;  // while a request's body is read, and until it is answered
-  ByteBudget::Share body_share_;      // of the body, until it is an input of the service
-  int status_ = 0;                    // of the answer, for the log
+  GenerationService* service_ = nullptr;         // of this request; nullptr: still loading
+  std::optional<ByteBudget::Share> body_share_;  // of the body, until it is the service's input
+  int status_ = 0;                               // of the answer, for the log
   Clock::time_point started_;
 
   // While a generation runs: a pending read that notices a client that goes away.

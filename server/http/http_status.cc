@@ -59,6 +59,10 @@ std::string error_body(int http_status, const std::string& message) {
   return body(http_status, message, nullptr, nullptr);
 }
 
+Status still_loading() {
+  return {StatusCode::unavailable, "the model is being loaded"};
+}
+
 std::string retry_header(const Status& status) {
   if (status.code() != StatusCode::resource_exhausted) return {};
   const auto seconds = std::max<std::int64_t>(status.retry_after().count(), 1);

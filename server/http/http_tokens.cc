@@ -45,7 +45,7 @@ HttpSession::Awaitable<void> HttpSession::answer_tokens(TokenAnswer make) {
   watch();
   // References go back to the strand: a session must not be destroyed on another thread.
   const bool posted = context_->token_work.post([self = shared_from_this(), work, make]() mutable {
-    work->answer.emplace(make_answer(self->context_->service, make, *work));
+    work->answer.emplace(make_answer(*self->service_, make, *work));
     const auto executor = self->socket_.get_executor();
     asio::post(executor, [self = std::move(self), work = std::move(work)] {
       work->done = true;
@@ -61,7 +61,7 @@ HttpSession::Awaitable<void> HttpSession::answer_tokens(TokenAnswer make) {
     if (disconnected_) work->abandoned.store(true);
   }
   co_await stop_watching();
-  body_share_.resize(0);
+  body_share_.reset();
   if (disconnected_) {
     keep_alive_ = false;
     status_ = http_status_of(StatusCode::cancelled);
@@ -72,7 +72,7 @@ HttpSession::Awaitable<void> HttpSession::answer_tokens(TokenAnswer make) {
     co_return;
   }
   const Status& status = work->answer->status();
-  context_->service.refused(status.code());
+  service_->refused(status.code());
   co_await respond(http_status_of(status.code()), error_body(status), retry_header(status));
 }
 

@@ -208,6 +208,21 @@ class BillOfMaterials(unittest.TestCase):
         again = sbom.document("n", "1.0", packages[:1], packages[1:], when)
         self.assertEqual(document, again)
 
+    def test_every_library_of_headers_is_one_for_the_list(self):
+        """Of what is installed to build: packages with headers and nothing to link are in the binary all the same."""
+        if not shutil.which("dpkg-query"):
+            self.skipTest("no dpkg")
+        rows = (line.split() for line in read("dependencies.txt").splitlines())
+        names = [name for row in rows if row and row[0] == "build" for name in row[1].split("|") if name.endswith("-dev")]
+        found = set()
+        for name in names:
+            files = subprocess.run(["dpkg-query", "-L", name], capture_output=True, text=True).stdout
+            if "/usr/include/" in files and not re.search(r"\.(so|a)$", files, re.MULTILINE):
+                found.add(name)
+        self.assertTrue(found)
+        unlisted = {name for name in found if not sbom.HEADERS.fullmatch(name)}
+        self.assertEqual(unlisted, set())
+
     def test_a_package_in_both_lists_is_refused(self):
         packages = self.packages()
         with self.assertRaises(SystemExit):

@@ -16,6 +16,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 MOBIUS = os.environ.get("MOBIUS_BINARY", "build/release/server/mobius")
+# The same with a model that fails when a test wants it to (faulty_server.cc).
+FAULTY = os.environ.get("MOBIUS_FAULTY", "build/release/tests/e2e/mobius-faulty")
 MAKE_CHECKPOINT = os.environ.get(
     "MOBIUS_MAKE_CHECKPOINT", "build/release/models/mobius-make-checkpoint"
 )
@@ -30,7 +32,8 @@ ANSWER_SECONDS = 300
 class Server:
     """One running `mobius` on free ports."""
 
-    def __init__(self, folder, checkpoint, environment=None, **settings):
+    def __init__(self, folder, checkpoint, environment=None, binary=MOBIUS, wait=True, **settings):
+        """`wait`: until it answers; else it has just been started, and `wait_for_ports` does it."""
         self.folder = folder
         self.port_file = folder / "ports.json"
         self.log = folder / "log.txt"
@@ -46,7 +49,7 @@ class Server:
             "log.format": "json",
         }
         options.update({key.replace("__", "."): value for key, value in settings.items()})
-        arguments = [MOBIUS]
+        arguments = [binary]
         for key, value in options.items():
             arguments += [f"--{key}", str(value)]
         self.output = open(folder / "output.txt", "w+")
@@ -56,9 +59,10 @@ class Server:
             stderr=self.output,
             env={**os.environ, **(environment or {})},
         )
-        self._wait_for_ports()
+        if wait:
+            self.wait_for_ports()
 
-    def _wait_for_ports(self):
+    def wait_for_ports(self):
         end = time.monotonic() + START_SECONDS
         while not self.port_file.exists():
             if self.process.poll() is not None:
@@ -175,6 +179,8 @@ class Server:
 
     def log_lines(self, event):
         """The log's entries of that event so far."""
+        if not self.log.exists():
+            return []
         # A line may be half written.
         lines = self.log.read_text().rpartition("\n")[0].splitlines()
         return [line for line in map(json.loads, lines) if line["event"] == event]

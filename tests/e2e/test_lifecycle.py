@@ -1,6 +1,7 @@
 """Starting, refusing to start, and stopping."""
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -18,9 +19,10 @@ COMPLETIONS = "/v1/completions"
 
 
 def run(*arguments):
-    return subprocess.run(
-        [MOBIUS, *map(str, arguments)], capture_output=True, text=True, timeout=START_SECONDS
-    )
+    # Any free port: the usual ones may be somebody's.
+    environment = {**os.environ, "MOBIUS_HTTP_PORT": "0", "MOBIUS_GRPC_PORT": "0"}
+    return subprocess.run([MOBIUS, *map(str, arguments)], capture_output=True, text=True,
+                          timeout=START_SECONDS, env=environment)
 
 
 def assert_one_line(result, *words):

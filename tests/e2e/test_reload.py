@@ -2,7 +2,9 @@
 
 import json
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -52,6 +54,52 @@ def test_a_running_answer_does_not_notice(server, config_file):
     changed(server, "security.concurrent_requests")
     assert list(call)[-1].finished.usage.completion_tokens == 300
     client.close()
+
+
+def test_no_request_is_lost_while_all_of_it_changes(start_server, tmp_path):
+    """Keys, limits and the log's level, again and again, under load."""
+    keys = [f"mk-{name}-0123456789abcdef" for name in ("alice", "bob", "carol")]
+    key_file, config_file = tmp_path / "keys", tmp_path / "config.json"
+
+    def write_keys(turn):
+        draft = key_file.with_suffix(".draft")
+        others = [f"other{turn} mk-other-{turn:020}\n"]
+        draft.write_text("".join([f"user{i} {key}\n" for i, key in enumerate(keys)] + others))
+        draft.rename(key_file)
+
+    write_keys(0)
+    write(config_file)
+    server = start_server(environment={"MOBIUS_CONFIG": str(config_file)}, security__key_file=key_file)
+    body = {"prompt": "x", "max_tokens": 150, "ignore_eos": True, "temperature": 0}
+    stop = threading.Event()
+    _, expected = server.post(COMPLETIONS, body, {"Authorization": f"Bearer {keys[0]}"})
+
+    def ask(key):
+        answered = 0
+        while not stop.is_set():
+            status, answer = server.post(COMPLETIONS, body, {"Authorization": f"Bearer {key}"})
+            assert (status, answer.get("choices")) == (200, expected["choices"]), answer
+            answered += 1
+        return answered
+
+    with ThreadPoolExecutor(2 * len(keys)) as pool:
+        clients = [pool.submit(ask, key) for key in keys + keys]
+        try:
+            for turn in range(1, 13):
+                write_keys(turn)
+                write(config_file, log={"level": ("error", "debug")[turn % 2]},
+                      security={"requests_per_minute": 1_000_000 + turn, "concurrent_requests": 100 + turn})
+                server.process.send_signal(signal.SIGHUP)
+                end = time.monotonic() + 60  # the newest key counts: all of it was read
+                newest = {"Authorization": f"Bearer mk-other-{turn:020}"}
+                while server.post("/tokenize", {"prompt": "x"}, newest)[0] != 200:
+                    assert time.monotonic() < end
+                    time.sleep(0.02)
+        finally:
+            stop.set()
+        assert all(client.result() > 0 for client in clients)
+    gone = {"Authorization": f"Bearer mk-other-{1:020}"}
+    assert server.post("/tokenize", {"prompt": "x"}, gone)[0] == 401
 
 
 def test_the_log_level_changes(server, config_file):

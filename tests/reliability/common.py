@@ -50,6 +50,10 @@ class TinyServer(ServerProcess):
     def alive(self):
         return self._process.poll() is None
 
+    def open_files(self):
+        """Descriptors of the process: connections, and what it always has."""
+        return len(list(pathlib.Path(f"/proc/{self._process.pid}/fd").iterdir()))
+
     def resident_bytes(self, peak=False):
         name = "VmHWM:" if peak else "VmRSS:"
         for line in pathlib.Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
