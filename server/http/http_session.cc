@@ -60,8 +60,8 @@ void notice_lost_peer(asio::ip::tcp::socket& socket) {
   set(IPPROTO_TCP, TCP_USER_TIMEOUT, kUnacknowledgedMs);
 }
 
-/// What waits in the kernel for a client that does not read: without a limit it is megabytes, of each
-/// connection. Enough for a fast client far away.
+/// What waits in the kernel for a client that does not read: without a limit it is megabytes, of
+/// each connection. Enough for a fast client far away.
 void bound_send_buffer(asio::ip::tcp::socket& socket) {
   error_code ignored;
   socket.set_option(asio::socket_base::send_buffer_size(256 << 10), ignored);
