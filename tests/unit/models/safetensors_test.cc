@@ -188,7 +188,7 @@ TEST(SafetensorsFile, MapsTheData) {
       "x.safetensors",
       safetensors_bytes(header, {reinterpret_cast<const char*>(values), sizeof values}));
   const SafetensorsFile file(path);
-  file.prefault();
+  file.file().prefault();
   EXPECT_EQ(std::memcmp(file.data(file.entries().at("t")), values, sizeof values), 0);
 }
 
