@@ -24,8 +24,8 @@ struct Answer {
 class Conversations {
  public:
   Conversations(const ScratchFolder& folder, bool prefix_cache, std::int32_t num_pages,
-                std::int32_t step_tokens)
-      : runner_(load(folder, num_pages)),
+                std::int32_t step_tokens, bool fp8_kv)
+      : runner_(load(folder, num_pages, fp8_kv)),
         loop_(options(prefix_cache, step_tokens), *runner_, *byte_tokenizer(),
               [this] { return now_; }) {}
 
@@ -67,12 +67,17 @@ class Conversations {
   EngineStats stats() const { return loop_.stats(); }
 
  private:
-  static std::unique_ptr<LlamaRunner> load(const ScratchFolder& folder, std::int32_t num_pages) {
+  static std::unique_ptr<LlamaRunner> load(const ScratchFolder& folder, std::int32_t num_pages,
+                                           bool fp8_kv) {
     ModelOptions options;
     options.folder = folder.path();
     options.page_tokens = 16;
-    // Keys and values of 4 layers, one head of 64, in bf16, with sums and centroids.
-    options.kv_cache_bytes = static_cast<std::size_t>(num_pages) * 4 * (16 * 64 * 2 * 2 + 64 * 6);
+    // Keys and values of 4 layers, one head of 64, in bf16 or as codes with scales, and sums and
+    // centroids.
+    const std::size_t vector_bytes = fp8_kv ? 64 + 1 : 64 * 2;
+    options.fp8_kv = fp8_kv;
+    options.kv_cache_bytes =
+        static_cast<std::size_t>(num_pages) * 4 * (16 * 2 * vector_bytes + 64 * 6);
     options.step_tokens = 96;
     options.max_sequences = 8;
     options.threads = 2;
@@ -113,18 +118,24 @@ std::vector<Answer> play(Conversations& server, const AttentionSettings& attenti
   return answers;
 }
 
-TEST(ModelReuse, ChangesNoTokenOfAGreedyAnswer) {
+class ModelReuse : public testing::TestWithParam<bool> {};
+INSTANTIATE_TEST_SUITE_P(Caches, ModelReuse, testing::Bool(),
+                         [](const testing::TestParamInfo<bool>& fp8) {
+                           return std::string(fp8.param ? "fp8" : "bf16");
+                         });
+
+TEST_P(ModelReuse, ChangesNoTokenOfAGreedyAnswer) {
   const ScratchFolder folder;
   write_checkpoint(shape_preset("tiny"), {.seed = 5}, folder.path());
   // One server for all settings: a page of other settings would be found if it could be.
-  Conversations roomy(folder, true, 400, 96);
-  Conversations crowded(folder, true, 27, 40);
+  Conversations roomy(folder, true, 400, 96, GetParam());
+  Conversations crowded(folder, true, 27, 40, GetParam());
   for (const AttentionSettings& attention :
        {AttentionSettings{AttentionPolicy::full(), AttentionPolicy::full(), 0},
         AttentionSettings{AttentionPolicy::moba(32, 2), AttentionPolicy::full(), 1},
         AttentionSettings{AttentionPolicy::moba(32, 2), AttentionPolicy::moba(32, 2), 2},
         AttentionSettings{AttentionPolicy::moba(16, 3), AttentionPolicy::moba(48, 2), 0}}) {
-    Conversations without(folder, false, 400, 96);
+    Conversations without(folder, false, 400, 96, GetParam());
     const std::vector<Answer> expected = play(without, attention);
     for (Conversations* server : {&roomy, &crowded}) {
       const std::int64_t before = server->stats().cached_tokens;
