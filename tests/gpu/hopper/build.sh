@@ -13,7 +13,7 @@ newer=$(find kernels/cuda/hopper kernels/attention.h tests/gpu/hopper tests/benc
   -newer "$out/built" -print -quit 2>/dev/null || echo all)
 if [ ! -e "$out/built" ] || [ -n "$newer" ]; then
   printf '%s\n' "${kernels[@]}" "${programs[@]}" |
-    xargs -P "$(nproc)" -I{} sh -c 'nvcc -std=c++20 -O3 -lineinfo -I. -Xcompiler -Wall,-Wextra \
+    xargs -P "$(nproc)" -I{} sh -c 'nvcc -std=c++20 -O3 -lineinfo -I. --expt-relaxed-constexpr -Xcompiler -Wall,-Wextra \
       -gencode=arch=compute_90a,code=sm_90a -c {} -o "$0/$(basename {}).o"' "$out"
   objects=()
   for f in "${kernels[@]}"; do objects+=("$out/$(basename "$f").o"); done
