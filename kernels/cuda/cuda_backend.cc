@@ -213,7 +213,6 @@ class CudaBackend final : public Backend {
                                                 ", the vocabulary has " + std::to_string(vocab_));
     }
     MOBIUS_CUDA(cudaSetDevice(device_));
-    last_product_ = nullptr;
     step_->upload(step, stream_);
     const HostStep& host = step_->host();
     constexpr std::int32_t kMost = (1 << 15) - 1;
@@ -266,19 +265,18 @@ class CudaBackend final : public Backend {
     require(!fp8 || (fp8_ && weight.row_scales != nullptr),
             "matmul: no workspace was reserved for fp8 weights");
     if (out.rows == 0) return;
-    const std::shared_ptr<const NextWeight> next = follow(block);
     if (fp8) {
       const Fp8Weight quantised = fp8_of(weight);
       fp8_->prepare(out.dtype, quantised, max_rows_);
       log_.add({MOBIUS_SIGNATURE(Operation::matmul, out, in), bits_of(block.data),
                 std::uint64_t{accumulate}},
-               [=, this] { fp8_->run(out, in, quantised, accumulate, *next); });
+               [=, this] { fp8_->run(out, in, quantised, accumulate); });
       return;
     }
     matmul_.prepare(out, in, block.data);
     log_.add({MOBIUS_SIGNATURE(Operation::matmul, out, in), bits_of(block.data),
               std::uint64_t{accumulate}},
-             [=, this] { matmul_.run(out, in, block.data, accumulate, *next); });
+             [=, this] { matmul_.run(out, in, block.data, accumulate); });
   }
 
   void rope_append(Tensor q_out, Tensor qkv, KvPool& kv, std::int32_t layer,
@@ -436,17 +434,6 @@ class CudaBackend final : public Backend {
                 std::to_string(host().rows) + " rows");
   }
 
-  /// Tells the step's product before which weight this one reads. What this one is to be told;
-  /// still unknown where operations run at once.
-  std::shared_ptr<const NextWeight> follow(const HostTensor& weight) {
-    if (last_product_) {
-      const auto bytes = static_cast<std::int64_t>(weight.bytes());
-      *last_product_ = {weight.data, weight.rows, bytes / weight.rows};
-    }
-    last_product_ = std::make_shared<NextWeight>();
-    return last_product_;
-  }
-
   const HostStep& host() const {
     if (!step_) throw std::invalid_argument("no workspace was reserved");
     return step_->host();
@@ -468,8 +455,7 @@ class CudaBackend final : public Backend {
   std::optional<StepUploader> step_;
   std::optional<CudaSampler> sampler_;
   std::int32_t vocab_ = 0;
-  KvShape kv_;                                ///< what steps are checked against
-  std::shared_ptr<NextWeight> last_product_;  ///< noted in this step
+  KvShape kv_;  ///< what steps are checked against
   std::span<SampledToken> sampled_;
   std::span<const SampleRow> sample_rows_;
 };

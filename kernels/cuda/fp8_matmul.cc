@@ -110,12 +110,11 @@ void CudaFp8Matmul::run_library(Tensor out, Tensor in, const Fp8Weight& weight, 
   library_.run(out, in, widened_.get(), accumulate);
 }
 
-void CudaFp8Matmul::run(Tensor out, Tensor in, const Fp8Weight& weight, bool accumulate,
-                        const NextWeight& next) {
+void CudaFp8Matmul::run(Tensor out, Tensor in, const Fp8Weight& weight, bool accumulate) {
   if (out.rows == 0) return;
   const Choice& choice = choices_.at({weight.n, weight.k, out.dtype});
   if (out.rows <= choice.own_rows) {
-    launch_matvec_fp8(out, in, weight, accumulate, stream_.get(), next);
+    launch_matvec_fp8(out, in, weight, accumulate, stream_.get());
   } else {
     run_library(out, in, weight, accumulate);
   }

@@ -35,8 +35,7 @@ class CudaFp8Matmul {
   /// for the device and takes memory for a moment.
   void prepare(DType out_type, const Fp8Weight& weight, std::int64_t max_rows);
   /// Enqueues a product whose shape was prepared. Tensors fit each other.
-  void run(Tensor out, Tensor in, const Fp8Weight& weight, bool accumulate,
-           const NextWeight& next = {});
+  void run(Tensor out, Tensor in, const Fp8Weight& weight, bool accumulate);
 
   /// What was chosen: one line per shape.
   std::string report() const;

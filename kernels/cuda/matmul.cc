@@ -159,9 +159,9 @@ std::vector<CudaMatmul::Candidate> CudaMatmul::candidates(std::int64_t rows, std
 }
 
 bool CudaMatmul::launch(const Candidate& candidate, Tensor out, Tensor in, const void* weight,
-                        bool accumulate, const NextWeight& next) {
+                        bool accumulate) {
   if (candidate.own) {
-    launch_matvec(out, in, weight, accumulate, stream_.get(), next);
+    launch_matvec(out, in, weight, accumulate, stream_.get());
     return true;
   }
   const Problem problem(out.rows, out.cols, in.cols, out.dtype);
@@ -280,14 +280,13 @@ void CudaMatmul::prepare(Tensor out, Tensor in, const void* weight) {
   choice_of(out.cols, in.cols, out.dtype, weight, kMostRows);
 }
 
-void CudaMatmul::run(Tensor out, Tensor in, const void* weight, bool accumulate,
-                     const NextWeight& next) {
+void CudaMatmul::run(Tensor out, Tensor in, const void* weight, bool accumulate) {
   if (out.rows == 0) return;
   const Choice& choice = choices_.at({out.cols, in.cols, out.dtype});
   auto rung = std::find_if(choice.rungs.begin(), choice.rungs.end(),
                            [&](const Rung& other) { return out.rows <= other.rows; });
   if (rung == choice.rungs.end()) --rung;
-  if (!launch(rung->chosen, out, in, weight, accumulate, next)) {
+  if (!launch(rung->chosen, out, in, weight, accumulate)) {
     throw std::runtime_error("cuBLASLt: " + rung->chosen.name + " failed for " +
                              std::to_string(out.rows) + " rows of [" + std::to_string(out.cols) +
                              ", " + std::to_string(in.cols) + "]");

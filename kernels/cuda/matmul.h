@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "kernels/cuda/device.h"
-#include "kernels/cuda/matvec.h"
 #include "kernels/tensor.h"
 
 namespace mobius {
@@ -56,7 +55,7 @@ class CudaMatmul {
   /// which waits for the device and takes memory for a moment.
   void prepare(Tensor out, Tensor in, const void* weight);
   /// Enqueues a product that was prepared.
-  void run(Tensor out, Tensor in, const void* weight, bool accumulate, const NextWeight& next = {});
+  void run(Tensor out, Tensor in, const void* weight, bool accumulate);
 
   /// What was chosen: one line per shape and number of rows.
   std::string report() const;
@@ -86,7 +85,7 @@ class CudaMatmul {
   std::vector<Candidate> candidates(std::int64_t rows, std::int64_t n, std::int64_t k, DType out,
                                     bool whole_sums);
   bool launch(const Candidate& candidate, Tensor out, Tensor in, const void* weight,
-              bool accumulate, const NextWeight& next = {});
+              bool accumulate);
 
   const CudaStream& stream_;
   ProductKernels kernels_;

@@ -29,10 +29,9 @@ bool matvec_takes(std::int64_t rows, std::int64_t n, std::int64_t k) {
          k % 16 == 0;
 }
 
-void launch_matvec(Tensor out, Tensor in, const void* weight, bool accumulate, cudaStream_t stream,
-                   const NextWeight& next) {
-  Arguments arguments = matvec::arguments_of(out, in, weight, accumulate, kMatvecMostRows);
-  matvec::look_ahead(arguments, next);
+void launch_matvec(Tensor out, Tensor in, const void* weight, bool accumulate,
+                   cudaStream_t stream) {
+  const Arguments arguments = matvec::arguments_of(out, in, weight, accumulate, kMatvecMostRows);
   MOBIUS_CUDA(arguments.rows <= matvec::kGroupRows ? launch_for<1>(arguments, stream)
                                                    : launch_for<2>(arguments, stream));
 }

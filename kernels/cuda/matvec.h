@@ -31,22 +31,11 @@ constexpr std::int64_t kMatvecMostRows = 16;
 /// n and k at most 2^24. Fewer than 132 * 16 columns of output leave multiprocessors without work.
 bool matvec_takes(std::int64_t rows, std::int64_t n, std::int64_t k);
 
-/// The weight that the product after one will read, [n, k] in rows of `row_bytes` (a multiple of
-/// 16). With MOBIUS_CUDA_AHEAD (KiB a multiprocessor, 1 to 512; without it 0: nothing) a product's
-/// kernel brings that much of it into the L2 cache once it has asked for all of its own, so that
-/// device memory is not idle while this and the small kernels between end. It changes no result.
-struct NextWeight {
-  const void* data = nullptr;  ///< null: none, or not known
-  std::int64_t n = 0;
-  std::int64_t row_bytes = 0;
-};
-
 /// Enqueues out[R, N] (f32 or bf16) = in[R, K] * weight[N, K]^T, or += where `accumulate` (f32
 /// only). `in` and `weight` are bf16, start at multiples of 16 bytes and do not overlap `out`.
 /// Throws std::invalid_argument where the product is not one of those above, std::runtime_error
 /// where it could not be launched. Any thread, with its own stream.
-void launch_matvec(Tensor out, Tensor in, const void* weight, bool accumulate, cudaStream_t stream,
-                   const NextWeight& next = {});
+void launch_matvec(Tensor out, Tensor in, const void* weight, bool accumulate, cudaStream_t stream);
 
 /// Rows that read an fp8 weight once.
 constexpr std::int64_t kMatvecFp8Rows = 64;
@@ -55,6 +44,6 @@ constexpr std::int64_t kMatvecFp8Rows = 64;
 /// their way to the tensor cores and sums are multiplied with scales, which are powers of two: the
 /// bits are those of `launch_matvec` with the weight's values in bf16.
 void launch_matvec_fp8(Tensor out, Tensor in, const Fp8Weight& weight, bool accumulate,
-                       cudaStream_t stream, const NextWeight& next = {});
+                       cudaStream_t stream);
 
 }  // namespace mobius

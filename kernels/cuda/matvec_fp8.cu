@@ -29,7 +29,7 @@ cudaError_t launch_for(const Arguments& a, cudaStream_t stream) {
 }  // namespace
 
 void launch_matvec_fp8(Tensor out, Tensor in, const Fp8Weight& weight, bool accumulate,
-                       cudaStream_t stream, const NextWeight& next) {
+                       cudaStream_t stream) {
   if (out.cols != weight.n || in.cols != weight.k || out.rows != in.rows || in.rows < 1) {
     throw std::invalid_argument("product with fp8 weights: " + std::to_string(in.rows) +
                                 " rows of [" + std::to_string(weight.n) + ", " +
@@ -45,7 +45,6 @@ void launch_matvec_fp8(Tensor out, Tensor in, const Fp8Weight& weight, bool accu
     Arguments arguments =
         matvec::arguments_of(slice(out), slice(in), weight.codes, accumulate, kMatvecFp8Rows);
     arguments.scales = weight.scales;
-    if (first + rows == in.rows) matvec::look_ahead(arguments, next);
     MOBIUS_CUDA(rows <= matvec::kGroupRows       ? launch_for<1>(arguments, stream)
                 : rows <= 2 * matvec::kGroupRows ? launch_for<2>(arguments, stream)
                 : rows <= 4 * matvec::kGroupRows ? launch_for<4>(arguments, stream)

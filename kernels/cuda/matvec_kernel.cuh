@@ -50,13 +50,6 @@ struct Arguments {
   std::int32_t k = 0;  ///< a multiple of 16
   std::int32_t stages = 0;
   Store store = Store::f32;
-  /// The weight of the product after this one, `next_bytes` of each row that a block takes first to
-  /// be brought into the L2 cache; null: nothing.
-  const std::uint8_t* next = nullptr;
-  std::int64_t next_row_bytes = 0;
-  std::int32_t next_n = 0;
-  std::int32_t next_tiles = 0;  ///< that a block takes at once
-  std::uint32_t next_bytes = 0;
 };
 
 constexpr int kTileRows = 16;
@@ -120,14 +113,6 @@ __device__ __forceinline__ void copy_bulk(std::uint32_t to, const void* from, st
       : "memory");
 }
 
-__device__ __forceinline__ void prefetch_bulk(const void* from, std::uint32_t bytes) {
-  asm volatile(
-      "{\n.reg .pred chosen;\nelect.sync _|chosen, 0xffffffff;\n"
-      "@chosen cp.async.bulk.prefetch.L2.global [%0], %1;\n}" ::"l"(from),
-      "r"(bytes)
-      : "memory");
-}
-
 // Each thread's.
 
 __device__ __forceinline__ void copy_vector(std::uint32_t to, const void* from,
@@ -173,10 +158,6 @@ struct Slot {
   }
 };
 
-__device__ __forceinline__ int begin_of(int all, int part, int parts) {
-  return static_cast<int>(static_cast<unsigned>(all * part) / static_cast<unsigned>(parts));
-}
-
 /// The tiles of this block, cut into passes of nearly equal size. With up to kMostSize rows no
 /// number here passes 31 bits.
 template <int kTiles>
@@ -192,23 +173,12 @@ struct Work {
     passes = (count + kTiles - 1) / kTiles;
   }
   __device__ int begin(int pass) const { return first + begin_of(count, pass, passes); }
-};
 
-/// What this block will take first of the next product's weight, if it is the same one's there.
-__device__ __forceinline__ void prefetch_next(const Arguments& a) {
-  if (a.next == nullptr) return;
-  const int tiles = (a.next_n + kTileRows - 1) / kTileRows;
-  const auto block = static_cast<int>(blockIdx.x);
-  const auto blocks = static_cast<int>(gridDim.x);
-  const int first = begin_of(tiles, block, blocks);
-  const int count = begin_of(tiles, block + 1, blocks) - first;
-  const int passes = (count + a.next_tiles - 1) / a.next_tiles;
-  if (passes == 0) return;
-  const int end = min((first + begin_of(count, 1, passes)) * kTileRows, a.next_n);
-  for (int row = first * kTileRows; row < end; ++row) {
-    prefetch_bulk(a.next + row * a.next_row_bytes, a.next_bytes);
+ private:
+  __device__ static int begin_of(int all, int part, int parts) {
+    return static_cast<int>(static_cast<unsigned>(all * part) / static_cast<unsigned>(parts));
   }
-}
+};
 
 /// Copies stages, one after the other.
 template <int kTiles, int kColumns, Copy kCopy, Element kWeights>
@@ -283,7 +253,6 @@ __device__ void produce(const Arguments& a, const Work<kTiles>& work, std::uint8
   const int ahead = min(total, a.stages);
   // The weight does not hang on the kernel before; the activations do.
   for (int i = 0; i < ahead; ++i) copies.weights(i / chunks, i % chunks, i);
-  if (ahead == total) prefetch_next(a);
   hopper::wait_previous_kernel();
   for (int i = 0; i < ahead; ++i) copies.activations(i % chunks, i);
   Slot slot;
@@ -294,7 +263,6 @@ __device__ void produce(const Arguments& a, const Work<kTiles>& work, std::uint8
     copies.activations(i % chunks, slot.index);
     slot.next(a.stages);
   }
-  if (ahead < total) prefetch_next(a);
   if constexpr (kCopy == Copy::vector) asm volatile("cp.async.wait_all;" ::: "memory");
 }
 

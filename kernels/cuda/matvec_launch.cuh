@@ -1,11 +1,7 @@
 #pragma once
 
-#include <charconv>
-#include <cstdlib>
 #include <stdexcept>
 #include <string>
-#include <string_view>
-#include <system_error>
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/device.h"
@@ -28,36 +24,6 @@ inline Grid grid_of(const Arguments& a) {
 inline int tiles_each(const Arguments& a, const Grid& grid) {
   const int tiles = (a.n + kTileRows - 1) / kTileRows;
   return (tiles + grid.blocks - 1) / grid.blocks;
-}
-
-/// Of MOBIUS_CUDA_AHEAD, see matvec.h. Throws std::runtime_error where it is not a number of KiB.
-inline int ahead_bytes() {
-  const char* asked = std::getenv("MOBIUS_CUDA_AHEAD");
-  if (asked == nullptr) return 0;
-  const std::string_view text = asked;
-  int kib = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), kib);
-  if (error != std::errc{} || end != text.data() + text.size() || kib < 0 || kib > 512) {
-    throw std::runtime_error("MOBIUS_CUDA_AHEAD is \"" + std::string(text) +
-                             "\", must be 0 to 512");
-  }
-  return kib * 1024;
-}
-
-/// Blocks of few rows take up to four tiles at once.
-inline void look_ahead(Arguments& a, const NextWeight& next) {
-  constexpr int kMostTiles = 4;
-  const int bytes = ahead_bytes();
-  if (bytes == 0 || next.data == nullptr || next.n > kMostSize) return;
-  Arguments other;
-  other.n = static_cast<std::int32_t>(next.n);
-  a.next_n = other.n;
-  a.next_tiles = std::min(tiles_each(other, grid_of(other)), kMostTiles);
-  const std::int64_t each = bytes / (a.next_tiles * kTileRows) / 128 * 128;
-  a.next_bytes = static_cast<std::uint32_t>(std::min(each, next.row_bytes));
-  if (a.next_bytes == 0) return;
-  a.next_row_bytes = next.row_bytes;
-  a.next = static_cast<const std::uint8_t*>(next.data);
 }
 
 /// Throws std::invalid_argument where the kernel does not take a product of at most `most_rows`.

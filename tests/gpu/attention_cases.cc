@@ -228,8 +228,11 @@ void long_case(const Setup& setup, Report& report) {
   check_rows(fixture, sequence, setup.tokens - 3 * last, name + ", the end", report);
 }
 
-/// An fp8 cache beside one of bf16 that holds the same values: prefill gives the same bits, and so
-/// does decode but for the order of sums.
+/// An fp8 cache beside one of bf16 that holds the same values: prefill gives the same bits. Decode
+/// under full attention takes 128 tokens at once instead of 64, so that probabilities belong to
+/// other maxima before they are rounded to bf16. Two such roundings and two of the results, each
+/// 2^-9 / sqrt(3) of a value at most, make 0.0023 of random rows; an error in codes or scales far
+/// more.
 void same_values_case(const Setup& setup, Report& report) {
   constexpr std::int32_t kDecoded = 5;
   const auto run = [&](AttentionFixture& fixture, TestSequence& sequence) {
@@ -272,7 +275,7 @@ void same_values_case(const Setup& setup, Report& report) {
   report.add({"attention", name_of(setup) + ", beside bf16 of the same values",
               std::string(equal ? "prefill bit-equal" : "prefill's bits differ") + ", decode " +
                   text(error),
-              equal && error < 2e-3});
+              equal && error < 3e-3});
 }
 
 /// The last rows of sequences of several lengths token by token: each alone, and all in one step.
