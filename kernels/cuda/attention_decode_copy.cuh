@@ -3,7 +3,7 @@
 #include <bit>
 
 #include "kernels/cuda/attention_tile.cuh"
-#include "kernels/cuda/matvec_kernel.cuh"
+#include "kernels/cuda/matvec_ring.cuh"
 
 // Decode under full attention: the ring that keys and values pass through, and the warp that copies
 // them into it.

@@ -15,14 +15,14 @@ namespace mobius::matvec {
 /// Leaves shared memory for small kernels, so that the next ones can settle beside this one.
 constexpr int kRingBytes = 208 * 1024;
 
-inline Grid grid_of(const Arguments& a) {
-  const int tiles = (a.n + kTileRows - 1) / kTileRows;
+inline Grid grid_of(const Arguments& a, Side side = Side::m) {
+  const int tiles = (a.n + tile_rows(side) - 1) / tile_rows(side);
   return {.blocks = std::min(tiles, multiprocessors()), .ring_bytes = kRingBytes};
 }
 
 /// The most tiles that a block owns.
-inline int tiles_each(const Arguments& a, const Grid& grid) {
-  const int tiles = (a.n + kTileRows - 1) / kTileRows;
+inline int tiles_each(const Arguments& a, const Grid& grid, Side side = Side::m) {
+  const int tiles = (a.n + tile_rows(side) - 1) / tile_rows(side);
   return (tiles + grid.blocks - 1) / grid.blocks;
 }
 
