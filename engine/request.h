@@ -31,7 +31,7 @@ struct GenerationRequest {
   std::string id;  ///< unique among unfinished requests unless empty; shown in logs and answers
   std::vector<std::int32_t> prompt;
   SamplingParams sampling;
-  std::optional<std::int32_t> max_tokens;  ///< none: until the context is full
+  std::optional<std::int32_t> max_tokens;  ///< none: until the context is full; 0: no answer
   std::vector<std::string> stop;          ///< generation ends before the first of these in the text
   std::vector<std::int32_t> stop_tokens;  ///< beside the model's own end tokens
   bool ignore_eos = false;
@@ -40,6 +40,7 @@ struct GenerationRequest {
   std::int32_t prompt_logprobs = -1;
   AttentionSettings attention;
   std::optional<std::chrono::steady_clock::time_point> deadline;
+  std::chrono::milliseconds timeout{};  ///< what the deadline was made of, to be named; 0: unknown
   /// Only texts of this language are generated; the end of one that cannot go on ends the
   /// generation. Made for the engine's tokenizer. None: any text.
   std::shared_ptr<const Grammar> grammar;

@@ -49,7 +49,11 @@ Status Sequence::interruption(TimePoint now) const {
   if (first_token_) {
     where = "after " + std::to_string(generated().size()) + " generated tokens";
   }
-  return {StatusCode::deadline_exceeded, "the request's deadline passed " + where};
+  std::string message = "deadline passed " + where;
+  if (const auto limit = request_.timeout.count(); limit > 0) {
+    message = "deadline is " + std::to_string(limit) + " ms; it passed " + where;
+  }
+  return {StatusCode::deadline_exceeded, std::move(message), "deadline"};
 }
 
 void Sequence::on_step(TimePoint now) {

@@ -78,6 +78,9 @@ class Sequence {
   /// SequenceSlice; to be called before such a step. Empty where nobody asked.
   std::span<std::int32_t> ask_routing();
 
+  /// The prompt alone is wanted: what is drawn at its end is no token of an answer.
+  bool generates_nothing() const { return max_tokens_ == 0; }
+
   /// Appends a generated token; its event is held. True if it was the last one; then `finish` says
   /// why. Throws std::runtime_error for one that `allowed` excludes.
   bool accept(SampledToken token, std::span<const std::int32_t> end_tokens, TimePoint now);

@@ -142,6 +142,11 @@ void StepLoop::step() {
     counters_.cached_tokens += sequence.on_computed(slice.first, slice.count, now);
     if (slice.prompt) counters_.prompt_tokens += slice.count;
     if (!slice.samples) continue;
+    if (sequence.generates_nothing()) {
+      ++token;
+      leaving_.push_back(slice.sequence);
+      continue;
+    }
     ++counters_.generated_tokens;
     if (const auto gap = sequence.since_last_token(now)) counters_.token_gaps.observe(*gap);
     if (sequence.accept(*token++, end_tokens_, now)) leaving_.push_back(slice.sequence);

@@ -32,7 +32,7 @@ struct IntegerRange {
   std::int64_t high = std::numeric_limits<std::int32_t>::max();
   std::string_view note = {};  ///< behind the range, in messages
 };
-inline constexpr IntegerRange kMaxTokensRange = {.low = 1};
+inline constexpr IntegerRange kMaxTokensRange = {.low = 0};
 inline constexpr IntegerRange kTopKRange = {.low = 0, .note = " (0: all)"};
 inline constexpr IntegerRange kTopLogprobsRange = {.low = 0, .high = kMaxTopLogprobs};
 inline constexpr IntegerRange kPriorityRange = {.low = -kMaxPriority, .high = kMaxPriority};

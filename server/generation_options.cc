@@ -124,6 +124,7 @@ Status resolve_options(const GenerationOptions& options, const AttentionSettings
   assign(request.priority, narrow.integer("priority", options.priority, kPriorityRange));
   request.client = options.user;
   request.deadline = options.deadline;
+  request.timeout = options.timeout;
   return narrow.status();
 }
 

@@ -70,6 +70,7 @@ struct GenerationOptions {
   /// Whom places are shared fairly among; where requests need keys, these are, and not users.
   std::string user;
   std::optional<std::chrono::steady_clock::time_point> deadline;
+  std::chrono::milliseconds timeout{};  ///< what the client said, where it gave a deadline
   Caller caller;
 };
 

@@ -201,6 +201,12 @@ StatusOr<Generation> GenerationService::start(const Input& input) try {
         "routing", "routing is set; it is told of one answer, not of " + std::to_string(answers));
   }
 
+  // A text may be scored, or put into the cache, without an answer; a conversation has one.
+  if (const std::int64_t max_tokens = options.max_tokens.value_or(1);
+      chat != nullptr && max_tokens < 1) {
+    return check_integer("max_tokens", max_tokens, {.low = 1});
+  }
+
   Generation generation;
   GenerationRequest request;
   if (Status status = resolve_options(options, options_.attention, engine_.model(), request);

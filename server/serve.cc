@@ -149,6 +149,14 @@ void reload_certificates(Certificates& certificates) {
   }
 }
 
+/// What the watch calls must not throw: a reload that fails leaves a server that runs.
+template <typename Reload>
+void guarded(const Reload& reload) try {
+  reload();
+} catch (const std::exception& error) {
+  log_event(LogLevel::error, "reload_failed", {{"error", error.what()}});
+}
+
 }  // namespace
 
 int serve(const ServerConfig& config, const ConfigSources& sources, const WrapRunner& wrap) {
@@ -161,13 +169,13 @@ int serve(const ServerConfig& config, const ConfigSources& sources, const WrapRu
   ServerConfig running = config;  // used by the watch's thread alone
   std::atomic<std::int64_t> drain_seconds = config.server.drain_seconds;
   const auto reload = [&] {
-    reload_settings(running, sources, keys);
-    reload_keys(keys);
+    guarded([&] { reload_settings(running, sources, keys); });
+    guarded([&] { reload_keys(keys); });
     drain_seconds = running.server.drain_seconds;
   };
   FileWatch watch({{{sources.file, config.security.key_file}, reload},
                    {{config.tls.certificate, config.tls.key, config.tls.client_ca},
-                    [&] { reload_certificates(certificates); }}});
+                    [&] { guarded([&] { reload_certificates(certificates); }); }}});
 
   // Destroyed in this order: front ends, then what they call, then the engine.
   std::unique_ptr<KvEventPublisher> publisher;

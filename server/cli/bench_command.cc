@@ -57,7 +57,7 @@ void define(CLI::App& app, BenchOptions& options) {
           ->capture_default_str();
   auto* const rate = app.add_option("--rate", options.rate,
                                     "Open loop: a Poisson process of so many requests a second")
-                         ->check(CLI::Range(1e-6, 1e6))
+                         ->check(number_in(1e-6, 1e6))
                          ->excludes(concurrency);
   auto* const trace =
       app.add_option(
@@ -66,11 +66,11 @@ void define(CLI::App& app, BenchOptions& options) {
           ->excludes(concurrency)
           ->excludes(rate);
   app.add_option("--speed", options.trace_options.speed, "Times that the trace plays faster")
-      ->check(CLI::Range(1e-6, 1e6))
+      ->check(number_in(1e-6, 1e6))
       ->needs(trace);
   app.add_option("--length-scale", options.trace_options.length_scale,
                  "Factor of the trace's lengths, for a shorter context")
-      ->check(CLI::Range(1e-6, 1e3))
+      ->check(number_in(1e-6, 1e3))
       ->needs(trace);
   app.add_option("--skip-longer", options.trace_options.skip_longer,
                  "Leave out requests of more tokens, prompt and answer together")
@@ -157,6 +157,12 @@ void write(const std::string& path, const Json& report) {
   if (!stream) throw std::runtime_error(path + ": cannot be written");
 }
 
+/// Before an hour of load, and without a change to what an earlier one left.
+void check_writable(const std::string& path) {
+  if (path.empty() || path == "-") return;
+  if (!std::ofstream(path, std::ios::app)) throw std::runtime_error(path + ": cannot be written");
+}
+
 /// A line on a terminal, once a second.
 asio::awaitable<void> show_progress(const LoadGenerator& generator, asio::steady_timer& timer) {
   const std::size_t all = generator.results().size();
@@ -182,6 +188,7 @@ int bench_command(std::span<const char* const> arguments) {
   // Everything that can be refused is, before the server is asked for anything.
   std::vector<PlannedRequest> plan = plan_of(options);
   members_of(options, "");
+  check_writable(options.out);
   const bool open = !options.trace.empty() || options.rate > 0;
   asio::io_context context(1);
   ApiClient client(context, options.client.api());

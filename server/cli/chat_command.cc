@@ -205,7 +205,7 @@ int chat_command(std::span<const char* const> arguments) {
   app.add_option("--max-tokens", options.max_tokens, "Longest answer; default: the server's")
       ->check(CLI::Range(1, 1 << 30));
   app.add_option("--temperature", options.temperature, "0: always the likeliest token")
-      ->check(CLI::Range(0.0, 2.0));
+      ->check(number_in(0.0, 2.0));
   app.add_option("--seed", options.seed, "The same seed gives the same answer")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--prefill", options.prefill,

@@ -1,5 +1,6 @@
 #include "server/cli/client_options.h"
 
+#include <cmath>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -34,6 +35,15 @@ void ClientOptions::add_to(CLI::App& app) {
 ApiOptions ClientOptions::api() const {
   return {parse_server_url(url), environment({"MOBIUS_API_KEY", "OPENAI_API_KEY"}), ca,
           std::chrono::seconds(silence_seconds)};
+}
+
+CLI::Validator number_in(double low, double high) {
+  const CLI::Range range(low, high);
+  const auto check = [range](std::string& text) {
+    if (std::isnan(std::strtod(text.c_str(), nullptr))) return text + " is not a number";
+    return range(text);
+  };
+  return {check, range.get_description(), "NUMBER"};
 }
 
 std::optional<int> parse_arguments(CLI::App& app, std::span<const char* const> arguments) {

@@ -25,6 +25,9 @@ struct ClientOptions {
   ApiOptions api() const;
 };
 
+/// An option's number must be one from `low` to `high`; CLI::Range takes "nan" for one.
+CLI::Validator number_in(double low, double high);
+
 /// Parses; an exit code where the command ends here: after --help, or with a message on standard
 /// error.
 std::optional<int> parse_arguments(CLI::App& app, std::span<const char* const> arguments);

@@ -1,12 +1,15 @@
 #include "server/cli/load_plan.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <stdexcept>
+#include <system_error>
 
 namespace mobius {
 namespace {
@@ -20,10 +23,11 @@ std::int64_t scaled(std::int64_t tokens, double scale) {
 
 PlannedRequest read_line(const std::string& line, const TraceOptions& options) {
   const auto json = nlohmann::json::parse(line, nullptr, false);
+  if (!json.is_object()) throw std::runtime_error("is not a JSON object");
   const auto number = [&](const char* name) {
-    const auto found = json.is_object() ? json.find(name) : json.end();
-    if (!json.is_object() || found == json.end() || !found->is_number() ||
-        found->get<double>() < 0 || found->get<double>() > 1e15) {
+    const auto found = json.find(name);
+    if (found == json.end() || !found->is_number() || found->get<double>() < 0 ||
+        found->get<double>() > 1e15) {
       throw std::runtime_error(std::string("has no ") + name);
     }
     return found->get<double>();
@@ -101,8 +105,14 @@ std::vector<PlannedRequest> plan_requests(std::size_t count, LengthRange prompt,
 }
 
 std::vector<PlannedRequest> read_trace_plan(const std::string& path, const TraceOptions& options) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) {
+    throw std::runtime_error(path + ": cannot be read: is a directory");
+  }
   std::ifstream file(path);
-  if (!file) throw std::runtime_error(path + ": cannot be read");
+  if (!file) {
+    throw std::runtime_error(path + ": cannot be read: " + std::generic_category().message(errno));
+  }
   std::vector<PlannedRequest> plan;
   std::size_t number = 0;
   for (std::string line; std::getline(file, line);) {

@@ -49,6 +49,7 @@ void GenerationReactor<Message>::set_deadline(GenerationOptions& options) const 
   // Calls without a deadline have one that is centuries away; the sum would overflow.
   const auto left = deadline - system_clock::now();
   if (left < std::chrono::hours(24 * 365)) {
+    options.timeout = std::chrono::round<std::chrono::milliseconds>(left);
     options.deadline =
         steady_clock::now() + std::chrono::duration_cast<steady_clock::duration>(left);
   }

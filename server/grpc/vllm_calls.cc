@@ -33,7 +33,8 @@ grpc::ServerWriteReactor<vllm_api::GenerateResponse>* vllm_generate_call(
     const vllm_api::GenerateRequest& request) {
   const auto reactor = GenerationReactor<vllm_api::GenerateResponse>::make(
       context, shared, "VllmEngine.Generate", make_vllm_writer(request));
-  reactor->start([&] { return to_input(request); });
+  const std::int32_t vocab_size = shared.service.engine().model().vocab_size;
+  reactor->start([&] { return to_input(request, vocab_size); });
   return reactor.get();
 }
 

@@ -81,19 +81,28 @@ Status check_members(const vllm_api::GenerateRequest& request) {
     return refuse("request_id", "has " + std::to_string(request.request_id().size()) +
                                     " bytes, must have at most " + std::to_string(kLongestId));
   }
+  // It goes into logs, answers and Abort.
+  const bool printable =
+      std::ranges::all_of(request.request_id(), [](char c) { return c > ' ' && c <= '~'; });
+  if (!printable) {
+    return refuse("request_id", "is \"" + brief_text(request.request_id()) +
+                                    "\", must have printable ASCII characters and no spaces");
+  }
   return {};
 }
 
-StatusOr<Prompt> read_prompt(const vllm_api::GenerateRequest& request) {
+StatusOr<Prompt> read_prompt(const vllm_api::GenerateRequest& request, std::int32_t vocab_size) {
   if (request.has_text()) return Prompt(request.text());
   if (!request.has_tokenized()) return refuse("input", "is missing; set tokenized or text");
   const auto& ids = request.tokenized().input_ids();
   std::vector<std::int32_t> tokens;
   tokens.reserve(static_cast<std::size_t>(ids.size()));
   for (int i = 0; i < ids.size(); ++i) {
+    // Those that fit are the engine's to judge, in the same words.
     if (ids[i] > static_cast<std::uint32_t>(std::numeric_limits<std::int32_t>::max())) {
       return refuse("tokenized.input_ids[" + std::to_string(i) + "]",
-                    "is " + std::to_string(ids[i]) + ", must be a token");
+                    "is " + std::to_string(ids[i]) + ", must be a token from 0 to " +
+                        std::to_string(vocab_size - 1));
     }
     tokens.push_back(static_cast<std::int32_t>(ids[i]));
   }
@@ -225,9 +234,10 @@ class VllmWriter final : public EventWriter<vllm_api::GenerateResponse> {
 
 }  // namespace
 
-StatusOr<CompletionInput> to_input(const vllm_api::GenerateRequest& request) {
+StatusOr<CompletionInput> to_input(const vllm_api::GenerateRequest& request,
+                                   std::int32_t vocab_size) {
   if (Status status = check_members(request); !status.ok()) return status;
-  StatusOr<Prompt> prompt = read_prompt(request);
+  StatusOr<Prompt> prompt = read_prompt(request, vocab_size);
   if (!prompt.ok()) return prompt.status();
   CompletionInput input;
   input.id = request.request_id();

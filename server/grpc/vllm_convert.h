@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include "server/generation_service.h"
@@ -14,7 +15,8 @@ namespace vllm_api = ::vllm::grpc::engine;
 /// A request as a neutral one. Refuses by name what would change the answer and is not supported;
 /// values are checked by the service. Numbers that are 0 where the protocol knows no absence are
 /// defaults.
-StatusOr<CompletionInput> to_input(const vllm_api::GenerateRequest& request);
+StatusOr<CompletionInput> to_input(const vllm_api::GenerateRequest& request,
+                                   std::int32_t vocab_size);
 
 /// `request` need not live on.
 std::unique_ptr<EventWriter<vllm_api::GenerateResponse>> make_vllm_writer(

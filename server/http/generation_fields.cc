@@ -48,7 +48,8 @@ void read_extension(JsonFields& parent, GenerationOptions& options, Status& stat
       fields.fail("timeout_ms", "is " + std::to_string(*timeout) + "; must be 1 to " +
                                     std::to_string(kMaxTimeout));
     } else {
-      options.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(*timeout);
+      options.timeout = std::chrono::milliseconds(*timeout);
+      options.deadline = std::chrono::steady_clock::now() + options.timeout;
     }
   }
   fields.refuse_unread();

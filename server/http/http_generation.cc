@@ -36,6 +36,12 @@ std::string text_of(const Prompt& prompt, const Tokenizer& tokenizer) {
   return tokenizer.decode(std::get<std::vector<std::int32_t>>(prompt));
 }
 
+/// Its error, if it is one, in the client's words.
+Finish with_names(Finish finish, const OpenAiNames& names) {
+  if (!finish.status.ok()) finish.status = with_names(finish.status, names);
+  return finish;
+}
+
 }  // namespace
 
 /// One request's generations. Shared with callbacks of other threads, which only post to the
@@ -268,7 +274,7 @@ HttpSession::Awaitable<void> HttpSession::stream_answer(std::shared_ptr<Job> job
         if (finish != nullptr) job->finish(i, *finish);
         if (writer.ended()) continue;  // another choice has failed
         if (finish != nullptr) {
-          events += writer.finish(i, *finish);
+          events += writer.finish(i, with_names(*finish, job->names));
         } else if (const auto* progress = std::get_if<PrefillProgress>(&event)) {
           events += writer.progress(i, *progress);
         } else if (const auto* prompt = std::get_if<PromptTokens>(&event)) {
@@ -308,7 +314,7 @@ HttpSession::Awaitable<void> HttpSession::collect_answer(std::shared_ptr<Job> jo
           if (finish->reason != FinishReason::error) {
             writer.finish(i, *finish);
           } else if (failure.ok()) {
-            failure = finish->status;
+            failure = with_names(finish->status, job->names);
           }
         }
       }

@@ -230,6 +230,7 @@ Status with_names(const Status& status, const OpenAiNames& names) {
   if (field == "response_format.schema") {
     return status.with_field("response_format.json_schema.schema");
   }
+  if (field == "deadline") return status.with_field("mobius.timeout_ms");
   if (field == "priority" || field == "routing") return status.with_field("mobius." + field);
   if (field == "max_tokens" && names.max_completion_tokens) {
     return status.with_field("max_completion_tokens");

@@ -35,6 +35,13 @@ zmq::const_buffer buffer_of(const std::string& bytes) {
   return zmq::buffer(bytes);
 }
 
+/// Another reference to the same bytes.
+zmq::message_t shared(zmq::message_t& message) {
+  zmq::message_t copy;
+  copy.copy(message);
+  return copy;
+}
+
 /// Wakes a thread that polls.
 class Bell {
  public:
@@ -72,7 +79,8 @@ class KvEventPublisher::Impl {
     replay_.set(zmq::sockopt::linger, 0);
     replay_.set(zmq::sockopt::maxmsgsize, kLongestRequest);
     // A replay is sent faster than any client takes it: all of it and its end have to fit, and
-    // another one behind it.
+    // another one behind it. What waits for slow clients are references: the bytes of a batch are
+    // there once.
     replay_.set(zmq::sockopt::sndhwm, static_cast<int>(2 * (options.buffer_batches + 1)));
     bind(publisher_, "kv_events.endpoint", options.endpoint);
     if (!options.replay_endpoint.empty()) {
@@ -122,7 +130,7 @@ class KvEventPublisher::Impl {
   };
   struct Sent {
     std::int64_t number;
-    std::string message;
+    zmq::message_t message;
   };
 
   static void bind(zmq::socket_t& socket, const char* key, const std::string& endpoint) {
@@ -159,12 +167,13 @@ class KvEventPublisher::Impl {
   }
 
   void send(const Batch& batch) {
-    std::string message = batch.events.empty()
-                              ? kv_cleared_message(batch.seconds)
-                              : kv_event_message(batch.events, options_.page_tokens, batch.seconds);
+    const std::string text =
+        batch.events.empty() ? kv_cleared_message(batch.seconds)
+                             : kv_event_message(batch.events, options_.page_tokens, batch.seconds);
     publisher_.send(buffer_of(options_.topic), zmq::send_flags::sndmore);
     publisher_.send(buffer_of(kv_event_number(batch.number)), zmq::send_flags::sndmore);
-    publisher_.send(buffer_of(message), zmq::send_flags::none);
+    zmq::message_t message(text);
+    publisher_.send(shared(message), zmq::send_flags::none);
     if (options_.replay_endpoint.empty()) return;
     sent_.push_back({batch.number, std::move(message)});
     if (sent_.size() > options_.buffer_batches) sent_.pop_front();
@@ -181,18 +190,18 @@ class KvEventPublisher::Impl {
     const std::int64_t from = parse_kv_event_number(parts[2].to_string_view());
     if (from < 0) return;
     const std::string client = parts[0].to_string();
-    for (const Sent& sent : sent_) {
-      if (sent.number >= from) reply(client, sent.number, sent.message);
+    for (Sent& sent : sent_) {
+      if (sent.number >= from) reply(client, sent.number, shared(sent.message));
     }
     reply(client, kEndOfReplay, {});
   }
 
-  void reply(const std::string& client, std::int64_t number, const std::string& message) {
+  void reply(const std::string& client, std::int64_t number, zmq::message_t message) {
     // A ROUTER drops what a client that does not read leaves no room for.
     replay_.send(buffer_of(client), zmq::send_flags::sndmore);
     replay_.send(zmq::const_buffer(), zmq::send_flags::sndmore);
     replay_.send(buffer_of(kv_event_number(number)), zmq::send_flags::sndmore);
-    replay_.send(buffer_of(message), zmq::send_flags::none);
+    replay_.send(std::move(message), zmq::send_flags::none);
   }
 
   const KvEventOptions options_;

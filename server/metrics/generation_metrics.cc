@@ -29,12 +29,16 @@ void GenerationMetrics::finished(const Finish& finish) {
   blocks_read[1] += finish.decode_reads.read;
   blocks_total[1] += finish.decode_reads.total;
   const Usage& usage = finish.usage;
-  // Without a token there was no first one to time, and the prompt may not have been computed.
-  if (usage.completion_tokens == 0) return;
+  const Timing& timing = finish.timing;
+  const bool failed_early = finish.reason == FinishReason::error && usage.completion_tokens == 0;
+  // The prompt may not have been computed.
+  if (failed_early) return;
   prompt_tokens += usage.prompt_tokens;
   cached_tokens += usage.cached_tokens;
-  const Timing& timing = finish.timing;
   queue.observe(seconds(timing.queued));
+  if (finish.reason != FinishReason::error) generation.observe(seconds(timing.total));
+  // Where no answer was asked for there was no first token to time.
+  if (usage.completion_tokens == 0) return;
   time_to_first_token.observe(seconds(timing.first_token));
   prefill.observe(seconds(timing.first_token - timing.queued));
   decode.observe(seconds(timing.total - timing.first_token));
@@ -42,7 +46,6 @@ void GenerationMetrics::finished(const Finish& finish) {
     time_per_output_token.observe(seconds(timing.total - timing.first_token) /
                                   (usage.completion_tokens - 1));
   }
-  if (finish.reason != FinishReason::error) generation.observe(seconds(timing.total));
 }
 
 void GenerationMetrics::refused(StatusCode code) {

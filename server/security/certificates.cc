@@ -124,12 +124,12 @@ void ask_for_clients_certificate(const ServerConfig::Tls& options, const TlsMate
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
 }
 
-std::shared_ptr<const TlsMaterial> load(const ServerConfig::Tls& options) {
+std::shared_ptr<const TlsMaterial> load(const ServerConfig::Tls& options, FileReading reading) {
   auto material = std::make_shared<TlsMaterial>();
-  material->certificate = read_secret_file("tls.certificate", options.certificate);
-  material->key = read_secret_file("tls.key", options.key);
+  material->certificate = read_secret_file("tls.certificate", options.certificate, reading);
+  material->key = read_secret_file("tls.key", options.key, reading);
   if (!options.client_ca.empty()) {
-    material->client_ca = read_secret_file("tls.client_ca", options.client_ca);
+    material->client_ca = read_secret_file("tls.client_ca", options.client_ca, reading);
   }
   material->context.reset(SSL_CTX_new(TLS_server_method()), SSL_CTX_free);
   SSL_CTX* const context = material->context.get();
@@ -151,7 +151,7 @@ std::shared_ptr<const TlsMaterial> load(const ServerConfig::Tls& options) {
 }  // namespace
 
 Certificates::Certificates(const ServerConfig::Tls& options) : options_(options) {
-  if (!options_.certificate.empty()) current_ = load(options_);
+  if (!options_.certificate.empty()) current_ = load(options_, FileReading::at_start);
 }
 
 std::shared_ptr<const TlsMaterial> Certificates::current() const {
@@ -161,7 +161,7 @@ std::shared_ptr<const TlsMaterial> Certificates::current() const {
 
 Status Certificates::reload() try {
   if (options_.certificate.empty()) return {};
-  auto loaded = load(options_);
+  auto loaded = load(options_, FileReading::again);
   const std::lock_guard lock(mutex_);
   current_ = std::move(loaded);
   return {};

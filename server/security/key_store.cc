@@ -170,14 +170,19 @@ KeyStore::KeyStore(const ServerConfig::Security& options)
       needs_key_(!options.key_file.empty() || !options.api_keys.empty()),
       anonymous_(std::make_shared<KeyAccount>("", default_limits_)),
       entries_(std::make_shared<const Entries>()) {
-  if (const Status status = reload(); !status.ok()) throw std::runtime_error(status.message());
+  if (const Status status = load(FileReading::at_start); !status.ok())
+    throw std::runtime_error(status.message());
 }
 
 void KeyStore::set_default_limits(const KeyLimits& limits) {
   default_limits_ = limits;
 }
 
-Status KeyStore::reload() try {
+Status KeyStore::reload() {
+  return load(FileReading::again);
+}
+
+Status KeyStore::load(FileReading reading) try {
   std::vector<ApiKey> keys;
   if (!options_.api_keys.empty()) {
     StatusOr<std::vector<ApiKey>> listed = parse_key_list(options_.api_keys, default_limits_);
@@ -186,7 +191,7 @@ Status KeyStore::reload() try {
   }
   if (!options_.key_file.empty()) {
     const std::string name = "security.key_file: " + options_.key_file + ": ";
-    const std::string text = read_secret_file("security.key_file", options_.key_file);
+    const std::string text = read_secret_file("security.key_file", options_.key_file, reading);
     StatusOr<std::vector<ApiKey>> filed = parse_key_file(text, default_limits_);
     if (!filed.ok()) return failed(name + filed.status().message());
     std::vector<ApiKey> more = std::move(filed).value();

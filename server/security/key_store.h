@@ -10,6 +10,7 @@
 
 #include "server/config/config.h"
 #include "server/security/key_account.h"
+#include "server/security/secret_file.h"
 
 namespace mobius {
 
@@ -63,6 +64,7 @@ class KeyStore {
   };
   using Entries = std::vector<Entry>;
 
+  Status load(FileReading reading);
   std::shared_ptr<const Entries> entries() const;
 
   const ServerConfig::Security options_;

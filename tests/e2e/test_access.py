@@ -187,6 +187,30 @@ def test_a_broken_file_locks_nobody_out(guarded, key_file):
     assert guarded.post(COMPLETIONS, PROMPT, bearer(BOB))[0] == 200
 
 
+def test_a_pipe_in_the_files_place_holds_nothing_up(guarded, key_file):
+    os.remove(key_file)
+    os.mkfifo(key_file)  # nobody will ever write to it
+    guarded.wait_for_log("keys_not_loaded", lambda entry: "not a regular file" in entry["error"])
+    assert guarded.post(COMPLETIONS, PROMPT, bearer(BOB))[0] == 200
+    os.remove(key_file)
+    key_file.write_text(f"bob {BOB}\n")
+    guarded.wait_for_log("keys_loaded", lambda line: line["keys"] == 2)
+    assert guarded.stop() == 0
+
+
+def test_keys_may_come_from_a_pipe(start_server, key_file):
+    pipe, end = os.pipe()
+    os.write(end, key_file.read_bytes())
+    os.close(end)
+    # Opened anew through /proc, as a shell's <(...) is.
+    server = start_server(security__key_file=f"/proc/{os.getpid()}/fd/{pipe}")
+    os.close(pipe)
+    assert server.post(COMPLETIONS, PROMPT, bearer(BOB))[0] == 200
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_log("keys_not_loaded")
+    assert server.post(COMPLETIONS, PROMPT, bearer(BOB))[0] == 200
+
+
 def test_the_server_listens_anywhere_with_a_key(start_server, key_file):
     server = start_server(http__address="0.0.0.0", security__key_file=key_file)
     server.http_address = ("127.0.0.1", server.http_address[1])

@@ -116,13 +116,20 @@ def test_any_server_of_openais_api():
 
 
 def test_a_load_that_cannot_be_is_refused(tmp_path):
+    binary, unlike = tmp_path / "binary", tmp_path / "unlike"
+    binary.write_bytes(bytes(range(256)) * 20)
+    unlike.write_text('{"input_length": 3}\n')
     with FakeOpenAi() as fake:
         for arguments, word in (
             (("--prompt-tokens", "0"), "--prompt-tokens"),
             (("--output-tokens", "9:1"), "--output-tokens"),
             (("--rate", 1, "--concurrency", 2), "excludes"),
             (("--rate", 0), "rate"),
-            (("--trace", tmp_path / "none"), "none"),
+            (("--rate", "nan"), "not a number"),
+            (("--trace", tmp_path / "none"), "none: cannot be read: No such file"),
+            (("--trace", tmp_path), "is a directory"),
+            (("--trace", binary), "line 1: is not a JSON object"),
+            (("--trace", unlike), "line 1: has no timestamp"),
             (("--speed", 2), "trace"),
             (("--extra", "[]"), "--extra"),
             (("--extra", "{"), "--extra"),
@@ -130,6 +137,9 @@ def test_a_load_that_cannot_be_is_refused(tmp_path):
             result = bench(fake.url, *arguments)
             assert result.returncode == 1, arguments
             assert word in result.stderr, (arguments, result.stderr)
+        nowhere = tmp_path / "no-folder" / "report.json"
+        result = subprocess.run([MOBIUS, "bench", "--url", fake.url, "--out", nowhere], capture_output=True, text=True)
+        assert result.returncode == 1 and "report.json: cannot be written" in result.stderr
         assert fake.bodies == []
         nobody = fake.url
     assert bench(nobody, "-n", 1).returncode == 1

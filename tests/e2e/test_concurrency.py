@@ -167,9 +167,10 @@ def test_deadline(server):
     body = {"max_tokens": 8000, "ignore_eos": True, "mobius": {"timeout_ms": 300}}
     status, answer = server.complete("x", **body)
     assert status == 504
-    assert answer["error"]["code"] == "deadline_exceeded"
     events = server.stream(COMPLETIONS, {"prompt": "x", **body})
-    assert events[-1]["error"]["code"] == "deadline_exceeded"
+    for error in (answer["error"], events[-1]["error"]):
+        assert (error["code"], error["param"]) == ("deadline_exceeded", "mobius.timeout_ms")
+        assert error["message"].startswith("mobius.timeout_ms is 300 ms; it passed after ")
     server.wait_idle()
 
 

@@ -166,6 +166,36 @@ def test_a_prompts_logprobs_are_those_of_generating_it(server, grpc_client):
     assert all(entry[str(t.id)]["rank"] == 1 for t, entry in zip(tokens, listed[len(prompt) :]))
 
 
+def test_a_prompt_is_scored_without_an_answer(server):
+    body = {"prompt": ["Once upon a t\u00efme", "Hello"], "logprobs": 2, "echo": True, "seed": 1}
+    _, answered = server.post(COMPLETIONS, {**body, "max_tokens": 1, "ignore_eos": True})
+    status, answer = server.post(COMPLETIONS, {**body, "max_tokens": 0})
+    assert status == 200, answer
+    assert answer["usage"]["completion_tokens"] == 0
+    assert answer["usage"]["prompt_tokens"] == answered["usage"]["prompt_tokens"]
+    for prompt, choice, longer in zip(body["prompt"], answer["choices"], answered["choices"]):
+        assert (choice["text"], choice["finish_reason"]) == (prompt, "length")
+        assert choice["logprobs"] == {name: values[:-1] for name, values in longer["logprobs"].items()}
+    chunks = server.stream(COMPLETIONS, {**body, "prompt": "Hello", "max_tokens": 0})
+    streamed = [c for chunk in chunks for c in chunk["choices"]]
+    assert "".join(c["text"] for c in streamed) == "Hello"
+    assert streamed[-1]["finish_reason"] == "length"
+
+
+def test_a_prompt_may_only_be_put_into_the_cache(server):
+    prompt = [70, 71, 72] * 100
+    status, answer = server.complete(prompt, max_tokens=0)
+    assert status == 200 and answer["choices"][0]["text"] == ""
+    assert server.complete(prompt, max_tokens=1)[1]["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+    for path, body in [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 0}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 0}),
+        ("/v1/responses", {"input": "x", "max_output_tokens": 0}),
+    ]:
+        status, answer = server.post(path, body)
+        assert status == 400 and "is 0, must be at least 1" in answer["error"]["message"], answer
+
+
 def test_prompt_logprobs_of_a_chat(server):
     _, answer = server.chat(max_tokens=2, prompt_logprobs=0, n=2)
     listed = answer["prompt_logprobs"]

@@ -258,7 +258,7 @@ def test_a_failure_ends_the_stream(server):
     )
     last = events[-1]
     assert last["type"] == "response.failed" and last["response"]["status"] == "failed"
-    assert "deadline" in last["response"]["error"]["message"]
+    assert "mobius.timeout_ms is 300 ms" in last["response"]["error"]["message"]
 
 
 def test_with_the_client(client):

@@ -266,6 +266,16 @@ def test_half_a_pair_is_not_used(secure, files, authority):
     assert "GMT" in secure.wait_for_log("certificate_loaded")["expires"]
 
 
+def test_pipes_in_their_place_hold_nothing_up(secure, files, authority):
+    for file in (files.certificate, files.key):
+        os.remove(file)
+        os.mkfifo(file)
+    secure.wait_for_log("certificate_not_loaded", lambda line: "not a regular file" in line["error"])
+    assert name_of_http(secure) == "first" and name_of_grpc(secure, authority) == "first"
+    files.put(authority.issue("second"))
+    wait_for_name("second", lambda: name_of_http(secure))
+
+
 def test_sighup_reads_certificates(secure):
     secure.process.send_signal(signal.SIGHUP)
     secure.wait_for_log("certificate_loaded")

@@ -110,6 +110,13 @@ def test_what_stopped_it(engine, server):
     assert complete.matched_stop_str == stop
 
 
+def test_a_prompt_is_scored_without_an_answer(engine):
+    longer = list(generate(engine, max_tokens=1, prompt_logprobs=1))[0].complete
+    complete = list(generate(engine, max_tokens=0, prompt_logprobs=1))[0].complete
+    assert not complete.output_ids and complete.completion_tokens == 0
+    assert complete.input_logprobs == longer.input_logprobs
+
+
 def test_json_schema(engine, server):
     schema = '{"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}'
     complete = next(generate(engine, max_tokens=100, json_schema=schema)).complete
@@ -129,7 +136,6 @@ def test_defaults_of_a_client_that_sets_nothing(engine):
     [
         ({}, "input", "missing"),
         ({"sampling_params": {"temperature": 3}}, "temperature", "2"),
-        ({"sampling_params": {"max_tokens": 0}}, "max_tokens", "1"),
         ({"sampling_params": {"max_tokens": 2**32 - 1}}, "max_tokens", str(2**31 - 1)),
         ({"sampling_params": {"logprobs": -1}}, "logprobs", "20"),
         ({"sampling_params": {"prompt_logprobs": 21}}, "prompt_logprobs", "20"),
@@ -143,7 +149,9 @@ def test_defaults_of_a_client_that_sets_nothing(engine):
         ({"kv_transfer_params_json": "{}"}, "kv_transfer_params_json", "support"),
         ({"data_parallel_rank": 1}, "data_parallel_rank", "only 0"),
         ({"request_id": "x" * 129}, "request_id", "128"),
-        ({"tokenized": {"input_ids": [1, 2**32 - 1]}}, "tokenized.input_ids[1]", str(2**32 - 1)),
+        ({"request_id": "a\nb"}, "request_id", "printable"),
+        ({"request_id": "gr\u00fcn"}, "request_id", "printable"),
+        ({"tokenized": {"input_ids": [1, 2**32 - 1]}}, "tokenized.input_ids[1]", f"is {2**32 - 1}, must be a token from 0 to 319"),
         ({"tokenized": {"input_ids": [1, 100000]}}, "tokenized.input_ids[1]", "100000"),
         ({"tokenized": {"input_ids": [1] * 9000}}, "tokenized.input_ids", "9000"),
     ],

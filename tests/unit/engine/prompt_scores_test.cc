@@ -44,6 +44,30 @@ TEST(PromptScores, ScoresAPrompt) {
   }
 }
 
+TEST(PromptScores, NothingIsGeneratedWhereNoAnswerIsWanted) {
+  for (const bool scored : {true, false}) {
+    Bench bench;
+    GenerationRequest request = make_request(40, 3);
+    request.max_tokens = 0;
+    request.report_progress = true;
+    if (scored) request.prompt_logprobs = 2;
+    const Outcome outcome = bench.finish(*bench.add(request));
+    EXPECT_EQ(scored_tokens(outcome).size(), scored ? 40U : 0U);
+    if (scored) {
+      EXPECT_EQ(logprobs(outcome), expected_prompt_logprobs(request));
+    }
+    EXPECT_TRUE(outcome.deltas.empty());
+    EXPECT_EQ(outcome.text(), "");
+    EXPECT_EQ(outcome.finish().reason, FinishReason::length);
+    EXPECT_EQ(outcome.finish().usage.completion_tokens, 0);
+    EXPECT_EQ(outcome.finish().usage.prompt_tokens, 40);
+    EXPECT_EQ(outcome.progress.back().done, 40);
+    EXPECT_EQ(bench.loop.stats().generated_tokens, 0);
+    // What was computed is there for the next one.
+    EXPECT_GT(bench.finish(*bench.add(make_request(40, 3))).finish().usage.cached_tokens, 0);
+  }
+}
+
 TEST(PromptScores, ScoresNothingUnasked) {
   Bench bench;
   EXPECT_TRUE(bench.finish(*bench.add(make_request(20, 3))).prompt.empty());

@@ -62,10 +62,9 @@ const Case kCases[] = {
     {"prompt_last_token_of_vocabulary", [](Request& r) { r.prompt[9] = 255; }, "", ""},
 
     {"max_tokens_none", [](Request& r) { r.max_tokens.reset(); }, "", ""},
-    {"max_tokens_zero", [](Request& r) { r.max_tokens = 0; }, "max_tokens",
-     "max_tokens is 0, must be at least 1"},
+    {"max_tokens_zero", [](Request& r) { r.max_tokens = 0; }, "", ""},
     {"max_tokens_negative", [](Request& r) { r.max_tokens = -3; }, "max_tokens",
-     "max_tokens is -3, must be at least 1"},
+     "max_tokens is -3, must be at least 0"},
     {"max_tokens_past_context", [](Request& r) { r.max_tokens = 2147483647; }, "", ""},
 
     {"temperature_zero", [](Request& r) { r.sampling.temperature = 0; }, "", ""},

@@ -249,14 +249,14 @@ TEST_P(BadGenerationOptions, AreRefusedByName) {
 INSTANTIATE_TEST_SUITE_P(
     Table, BadGenerationOptions,
     testing::Values(
-        BadOptions{"max_tokens", "is 9999999999, must be from 1 to 2147483647",
+        BadOptions{"max_tokens", "is 9999999999, must be from 0 to 2147483647",
                    [](auto& o) { o.max_tokens = 9999999999; }},
-        BadOptions{"max_tokens", "is 0", [](auto& o) { o.max_tokens = 0; }},
+        BadOptions{"max_tokens", "is -1", [](auto& o) { o.max_tokens = -1; }},
         BadOptions{"temperature", "1e+300", [](auto& o) { o.temperature = 1e300; }},
         BadOptions{"temperature", "nan", [](auto& o) { o.temperature = std::nan(""); }},
         BadOptions{"temperature", "inf",
                    [](auto& o) { o.temperature = std::numeric_limits<double>::infinity(); }},
-        BadOptions{"max_tokens", "is -9999999999, must be at least 1",
+        BadOptions{"max_tokens", "is -9999999999, must be at least 0",
                    [](auto& o) { o.max_tokens = -9999999999; }},
         BadOptions{"top_k", "-1", [](auto& o) { o.top_k = -1; }},
         BadOptions{"top_k", "is -9999999999, must be at least 0 (0: all)",
