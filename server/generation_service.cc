@@ -202,9 +202,9 @@ StatusOr<Generation> GenerationService::start(const Input& input) try {
   }
 
   // A text may be scored, or put into the cache, without an answer; a conversation has one.
-  if (const std::int64_t max_tokens = options.max_tokens.value_or(1);
-      chat != nullptr && max_tokens < 1) {
-    return check_integer("max_tokens", max_tokens, {.low = 1});
+  if (chat != nullptr) {
+    Status status = check_integer("max_tokens", options.max_tokens.value_or(1), {.low = 1});
+    if (!status.ok()) return status;
   }
 
   Generation generation;

@@ -9,7 +9,6 @@
 namespace mobius {
 namespace {
 
-// Masks that a grammar finds in use come on top: 16 KB for each of its states that allow much.
 constexpr std::size_t kMaxKept = 64;
 constexpr std::size_t kMaxBytes = std::size_t{64} << 20U;
 // Of one schema: its text is parsed again here, and compiling it takes a tokenizer thread.
@@ -21,6 +20,18 @@ constexpr const char* kField = "response_format.schema";
 std::string key_of(const std::string& schema, const GrammarForms& forms) {
   return schema + '\n' + forms.values + '\n' + forms.other + '\n' + (forms.several ? "s" : "") +
          (forms.text ? "t" : "");
+}
+
+/// Drops those used longest ago. They grow in use, by the masks of their states.
+template <typename List>
+void trim(List& kept) {
+  std::size_t total = 0;
+  auto last = kept.begin();
+  for (std::size_t count = 0; last != kept.end() && count < kMaxKept; ++last, ++count) {
+    total += last->bytes + last->grammar->bytes();
+    if (total > kMaxBytes && count > 0) break;
+  }
+  kept.erase(last, kept.end());
 }
 
 }  // namespace
@@ -94,20 +105,15 @@ std::shared_ptr<const Grammar> GrammarCache::find(const std::string& key) {
   const auto found = std::ranges::find(kept_, key, &Kept::key);
   if (found == kept_.end()) return nullptr;
   kept_.splice(kept_.begin(), kept_, found);
-  return found->grammar;
+  trim(kept_);
+  return kept_.front().grammar;
 }
 
 void GrammarCache::keep(std::string key, const std::shared_ptr<const Grammar>& grammar) {
-  const std::size_t bytes = key.size() + grammar->bytes();
+  const std::size_t bytes = key.size();
   const std::scoped_lock lock(mutex_);
   kept_.push_front({std::move(key), grammar, bytes});
-  std::size_t total = 0;
-  auto last = kept_.begin();
-  for (std::size_t count = 0; last != kept_.end() && count < kMaxKept; ++last, ++count) {
-    total += last->bytes;
-    if (total > kMaxBytes) break;
-  }
-  kept_.erase(last, kept_.end());
+  trim(kept_);
 }
 
 }  // namespace mobius

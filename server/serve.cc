@@ -86,7 +86,7 @@ std::unique_ptr<Engine> make_engine(const ServerConfig& config, std::unique_ptr<
 GenerationServiceOptions service_options(const ServerConfig& config, const LlamaConfig& model) {
   GenerationServiceOptions options;
   options.model_name = model_name(config);
-  options.model_path = config.model.path;
+  options.model_path = std::filesystem::absolute(config.model.path).lexically_normal().string();
   options.bos_token = model.bos_token;
   options.end_tokens = model.eos_tokens;
   options.attention = attention_settings(config);

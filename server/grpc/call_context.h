@@ -9,6 +9,7 @@
 #include <unordered_map>
 
 #include "server/generation_service.h"
+#include "server/grpc/tokenizer_archive.h"
 #include "server/security/key_store.h"
 #include "server/worker_pool.h"
 
@@ -46,6 +47,7 @@ class CallContext {
   WorkerPool pump;
   /// Tokenizes for those who want tokens and no answer: nobody's generation waits behind them.
   WorkerPool token_work{1, 64};
+  TokenizerArchives tokenizers;
 
  private:
   void watch();

@@ -107,6 +107,12 @@ class VllmService final : public vllm::grpc::engine::VllmEngine::CallbackService
     return vllm_loads_call(*context, shared_, *request, *response);
   }
 
+  grpc::ServerWriteReactor<smg::grpc::common::GetTokenizerChunk>* GetTokenizer(
+      grpc::CallbackServerContext* context,
+      const smg::grpc::common::GetTokenizerRequest* /*request*/) override {
+    return vllm_tokenizer_call(*context, shared_);
+  }
+
  private:
   CallContext& shared_;
 };

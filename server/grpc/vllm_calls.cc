@@ -99,6 +99,9 @@ grpc::ServerUnaryReactor* vllm_server_info_call(grpc::CallbackServerContext& con
         response.set_uptime_seconds(std::chrono::duration<double>(up).count());
         response.set_server_type("mobius");
         response.set_data_parallel_size(1);
+        const RunnerInfo& info = shared.service.engine().model();
+        response.set_block_size(info.page_tokens);
+        response.set_max_num_seqs(info.limits.max_sequences);
         return Status();
       });
 }
@@ -106,27 +109,29 @@ grpc::ServerUnaryReactor* vllm_server_info_call(grpc::CallbackServerContext& con
 grpc::ServerUnaryReactor* vllm_loads_call(grpc::CallbackServerContext& context, CallContext& shared,
                                           const vllm_api::GetLoadsRequest& request,
                                           vllm_api::GetLoadsResponse& response) {
-  return answer_now(context, shared, "VllmEngine.GetLoads", LogLevel::debug,
-                    [&](const CallAccess&) {
-                      response.set_timestamp(time_now());
-                      response.set_version(MOBIUS_VERSION);
-                      if (request.dp_rank() != 0) return Status();  // there is only that one
-                      response.set_dp_rank_count(1);
-                      const EngineStats stats = shared.service.engine().stats();
-                      const RunnerInfo& info = shared.service.engine().model();
-                      vllm_api::SchedulerLoad& load = *response.add_loads();
-                      load.set_num_running_reqs(stats.running);
-                      load.set_num_waiting_reqs(stats.waiting);
-                      load.set_num_total_reqs(stats.running + stats.waiting);
-                      load.set_num_used_tokens(stats.pages_used * info.page_tokens);
-                      load.set_max_total_num_tokens(stats.pages_total * info.page_tokens);
-                      load.set_token_usage(share(stats.pages_used, stats.pages_total));
-                      load.set_cache_hit_rate(
-                          share(stats.cached_tokens, stats.cached_tokens + stats.prompt_tokens));
-                      load.set_max_running_requests(info.limits.max_sequences);
-                      load.set_utilization(share(stats.running, info.limits.max_sequences));
-                      return Status();
-                    });
+  return answer_now(
+      context, shared, "VllmEngine.GetLoads", LogLevel::debug, [&](const CallAccess&) {
+        response.set_timestamp(time_now());
+        response.set_version(MOBIUS_VERSION);
+        if (request.dp_rank() != 0) return Status();  // there is only that one
+        response.set_dp_rank_count(1);
+        const EngineStats stats = shared.service.engine().stats();
+        const RunnerInfo& info = shared.service.engine().model();
+        vllm_api::SchedulerLoad& load = *response.add_loads();
+        load.set_num_running_reqs(stats.running);
+        load.set_num_waiting_reqs(stats.waiting);
+        load.set_num_total_reqs(stats.running + stats.waiting);
+        load.set_num_waiting_uncached_tokens(
+            static_cast<std::int32_t>(std::min(stats.waiting_tokens, std::int64_t{1} << 30)));
+        load.set_num_used_tokens(stats.pages_used * info.page_tokens);
+        load.set_max_total_num_tokens(stats.pages_total * info.page_tokens);
+        load.set_token_usage(share(stats.pages_used, stats.pages_total));
+        load.set_cache_hit_rate(
+            share(stats.cached_tokens, stats.cached_tokens + stats.prompt_tokens));
+        load.set_max_running_requests(info.limits.max_sequences);
+        load.set_utilization(share(stats.running, info.limits.max_sequences));
+        return Status();
+      });
 }
 
 }  // namespace mobius

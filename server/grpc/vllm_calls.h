@@ -28,5 +28,7 @@ grpc::ServerUnaryReactor* vllm_server_info_call(grpc::CallbackServerContext& con
 grpc::ServerUnaryReactor* vllm_loads_call(grpc::CallbackServerContext& context, CallContext& shared,
                                           const vllm_api::GetLoadsRequest& request,
                                           vllm_api::GetLoadsResponse& response);
+grpc::ServerWriteReactor<smg_api::GetTokenizerChunk>* vllm_tokenizer_call(
+    grpc::CallbackServerContext& context, CallContext& shared);
 
 }  // namespace mobius

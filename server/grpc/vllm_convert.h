@@ -11,6 +11,7 @@ namespace mobius {
 
 /// vLLM's engine service, as far as proto/vllm/ has it.
 namespace vllm_api = ::vllm::grpc::engine;
+namespace smg_api = ::smg::grpc::common;
 
 /// A request as a neutral one. Refuses by name what would change the answer and is not supported;
 /// values are checked by the service. Numbers that are 0 where the protocol knows no absence are

@@ -146,6 +146,7 @@ void read_sampling(JsonFields& fields, GenerationOptions& options, Status& statu
   options.temperature = fields.number("temperature");
   options.top_p = fields.number("top_p");
   options.top_k = fields.integer("top_k");
+  if (options.top_k == -1) options.top_k = 0;  // other servers' "all"
   options.min_p = fields.number("min_p");
   options.presence_penalty = fields.number("presence_penalty");
   options.frequency_penalty = fields.number("frequency_penalty");
@@ -157,6 +158,13 @@ void read_sampling(JsonFields& fields, GenerationOptions& options, Status& statu
   read_stop_token_ids(fields, options);
   read_logit_bias(fields, options);
   read_extension(fields, options, status);
+}
+
+bool read_priority(JsonFields& fields, GenerationOptions& options) {
+  const auto priority = fields.integer("priority");
+  if (!priority.has_value() || options.priority.has_value()) return false;
+  options.priority = priority;
+  return true;
 }
 
 void read_format_schema(JsonFields& fields, ResponseFormat& format) {

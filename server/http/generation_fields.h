@@ -20,6 +20,9 @@ void require_neutral(JsonFields& fields, std::span<const NeutralMember> members)
 /// How tokens are drawn and what ends them, whose request it is, and the `mobius` object.
 void read_sampling(JsonFields& fields, GenerationOptions& options, Status& status);
 
+/// vLLM's `priority`, beside the `mobius` object, which has the last word. Whether it counts.
+bool read_priority(JsonFields& fields, GenerationOptions& options);
+
 /// The members of a json_schema format: name, schema, description and strict.
 void read_format_schema(JsonFields& fields, ResponseFormat& format);
 

@@ -80,6 +80,7 @@ void read_options(JsonFields& fields, OpenAiRequest& request, Status& status) {
   options.max_tokens = fields.integer("max_tokens");
   options.n = fields.integer("n");
   read_sampling(fields, options, status);
+  request.names.priority = read_priority(fields, options);
   read_response_format(fields, options.response_format, status);
   read_stream(fields, request, status);
   options.prompt_logprobs = request.prompt_logprobs = fields.integer("prompt_logprobs");
@@ -231,7 +232,9 @@ Status with_names(const Status& status, const OpenAiNames& names) {
     return status.with_field("response_format.json_schema.schema");
   }
   if (field == "deadline") return status.with_field("mobius.timeout_ms");
-  if (field == "priority" || field == "routing") return status.with_field("mobius." + field);
+  if (field == "routing" || (field == "priority" && !names.priority)) {
+    return status.with_field("mobius." + field);
+  }
   if (field == "max_tokens" && names.max_completion_tokens) {
     return status.with_field("max_completion_tokens");
   }

@@ -18,6 +18,7 @@ enum class OpenAiEndpoint : std::uint8_t { completions, chat, responses };
 struct OpenAiNames {
   OpenAiEndpoint endpoint = OpenAiEndpoint::completions;
   bool max_completion_tokens = false;  ///< a chat client's name for max_tokens
+  bool priority = false;               ///< vLLM's place for it, outside of `mobius`
 };
 
 /// A parsed body of a generating endpoint: what to generate, and how to answer.

@@ -295,6 +295,7 @@ Json read_members(JsonFields& fields, OpenAiRequest& request, Status& status) {
   GenerationOptions& options = input.options;
   read_input(fields, input, status);
   read_sampling(fields, options, status);
+  request.names.priority = read_priority(fields, options);
   const bool logprobs = read_include(fields);
   const auto top = fields.integer("top_logprobs");
   if (logprobs || top.has_value()) options.top_logprobs = top.value_or(0);

@@ -196,6 +196,18 @@ def test_a_prompt_may_only_be_put_into_the_cache(server):
         assert status == 400 and "is 0, must be at least 1" in answer["error"]["message"], answer
 
 
+def test_members_that_routers_add(server):
+    """smg's defaults, written out."""
+    added = {"priority": 0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "temperature": 1.0, "seed": 1}
+    plain = {"seed": 1, "top_k": 0, "max_output_tokens": 8, "input": "Hello"}
+    _, expected = server.post("/v1/responses", plain)
+    status, answer = server.post("/v1/responses", {**plain, **added, "store": True})
+    assert status == 200, answer
+    assert answer["output"][0]["content"] == expected["output"][0]["content"]
+    assert server.chat(max_tokens=1, **added)[0] == 200
+    assert server.complete(max_tokens=1, **added)[0] == 200
+
+
 def test_prompt_logprobs_of_a_chat(server):
     _, answer = server.chat(max_tokens=2, prompt_logprobs=0, n=2)
     listed = answer["prompt_logprobs"]

@@ -1,9 +1,13 @@
 """vLLM's engine service, as routers speak it, over gRPC reflection."""
 
+import hashlib
+import io
 import pathlib
+import zipfile
 
 import grpc
 import pytest
+from google.protobuf import message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 SERVICE = "vllm.grpc.engine.VllmEngine"
@@ -123,6 +127,34 @@ def test_json_schema(engine, server):
     assert complete.finish_reason == "stop"
     text = server.post("/detokenize", {"tokens": list(complete.output_ids)})[1]["prompt"]
     assert '"a"' in text
+
+
+def test_the_tokenizers_files(engine, checkpoint):
+    descriptor = engine.service.FindMethodByName("GetTokenizer")
+    call = engine.channel.unary_stream(
+        f"/{SERVICE}/GetTokenizer",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=message_factory.GetMessageClass(descriptor.output_type).FromString,
+    )
+    for _ in range(2):
+        chunks = list(call(message_factory.GetMessageClass(descriptor.input_type)(), timeout=60))
+        data = b"".join(chunk.data for chunk in chunks)
+        assert [bool(chunk.sha256) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+        assert chunks[-1].sha256 == hashlib.sha256(data).hexdigest()
+        assert all(len(chunk.data) <= 65536 for chunk in chunks)
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    assert archive.testzip() is None
+    names = set(archive.namelist())
+    assert {"config.json", "tokenizer.json"} <= names
+    assert not any(name.endswith(".safetensors") for name in names)
+    for name in names:
+        assert archive.read(name) == (checkpoint / name).read_bytes()
+
+
+def test_the_models_path_is_absolute(engine, checkpoint):
+    info = engine.ask("GetModelInfo")
+    assert pathlib.Path(info.model_path).is_absolute()
+    assert pathlib.Path(info.tokenizer_path).resolve() == checkpoint.resolve()
 
 
 def test_defaults_of_a_client_that_sets_nothing(engine):

@@ -63,6 +63,7 @@ TEST(PromptScores, NothingIsGeneratedWhereNoAnswerIsWanted) {
     EXPECT_EQ(outcome.finish().usage.prompt_tokens, 40);
     EXPECT_EQ(outcome.progress.back().done, 40);
     EXPECT_EQ(bench.loop.stats().generated_tokens, 0);
+    if (scored) continue;
     // What was computed is there for the next one.
     EXPECT_GT(bench.finish(*bench.add(make_request(40, 3))).finish().usage.cached_tokens, 0);
   }
