@@ -106,22 +106,46 @@ void Automaton::find_classes() {
   num_classes_ = static_cast<std::int32_t>(byte_of_.size());
 }
 
-GrammarRule Automaton::left_recursive_rule() const {
-  // A rule is nullable if its start leads to an end without a byte.
+// States that lead to their rule's end without a byte. Worklist, as above.
+std::vector<bool> Automaton::find_nullable() const {
   std::vector<bool> nullable(states_.size());
-  for (bool changed = true; changed;) {
-    changed = false;
-    for (std::size_t i = 0; i < states_.size(); ++i) {
-      if (nullable[i]) continue;
-      const auto is = [&](GrammarState s) { return nullable[static_cast<std::size_t>(s)]; };
-      const AutomatonState& s = states_[i];
-      if (s.final || std::ranges::any_of(s.empties, is) ||
-          std::ranges::any_of(s.calls,
-                              [&](const CallEdge& e) { return is(start(e.rule)) && is(e.to); })) {
-        nullable[i] = changed = true;
-      }
+  const auto is = [&](GrammarState s) { return nullable[static_cast<std::size_t>(s)]; };
+  const auto becomes_nullable = [&](const AutomatonState& s) {
+    return std::ranges::any_of(s.empties, is) ||
+           std::ranges::any_of(s.calls,
+                               [&](const CallEdge& e) { return is(start(e.rule)) && is(e.to); });
+  };
+  std::vector<std::vector<GrammarState>> waits(states_.size());
+  std::vector<GrammarState> work;
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    const auto state = static_cast<GrammarState>(i);
+    const auto wait_for = [&](GrammarState s) {
+      waits[static_cast<std::size_t>(s)].push_back(state);
+    };
+    for (const GrammarState to : states_[i].empties) wait_for(to);
+    for (const CallEdge& edge : states_[i].calls) {
+      wait_for(start(edge.rule));
+      wait_for(edge.to);
+    }
+    if (!states_[i].final) continue;
+    nullable[i] = true;
+    work.push_back(state);
+  }
+  while (!work.empty()) {
+    const GrammarState done = work.back();
+    work.pop_back();
+    for (const GrammarState waiting : waits[static_cast<std::size_t>(done)]) {
+      const auto i = static_cast<std::size_t>(waiting);
+      if (nullable[i] || !becomes_nullable(states_[i])) continue;
+      nullable[i] = true;
+      work.push_back(waiting);
     }
   }
+  return nullable;
+}
+
+GrammarRule Automaton::left_recursive_rule() const {
+  const std::vector<bool> nullable = find_nullable();
   // The rules that each rule can begin with; a cycle among them is left recursion. Iterative
   // depth-first search, since chains of rules can be long.
   std::vector<std::vector<GrammarRule>> first(starts_.size());

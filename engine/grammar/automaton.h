@@ -82,6 +82,7 @@ class Automaton {
   AutomatonState& at(GrammarState state) { return states_[static_cast<std::size_t>(state)]; }
   void find_classes();
   std::vector<bool> find_live() const;
+  std::vector<bool> find_nullable() const;
 
   std::vector<AutomatonState> states_;
   std::vector<GrammarState> starts_;

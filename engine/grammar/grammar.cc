@@ -21,6 +21,21 @@ constexpr std::size_t kMaxSets = 1U << 15U;
 // Masks that a matcher keeps, of states that come again and again, such as a string's inside.
 constexpr std::size_t kMaxCached = 16;
 
+// What a grammar keeps of its states' tokens: a thousand masks of 128,256 tokens that differ.
+constexpr std::size_t kMaxLocalBytes = std::size_t{16} << 20U;
+
+/// With what a table of local tokens and sets of stacks have for each state.
+std::size_t bytes_of(const Automaton& automaton) {
+  std::size_t bytes = 0;
+  for (std::size_t i = 0; i < automaton.num_states(); ++i) {
+    const AutomatonState& state = automaton.state(static_cast<GrammarState>(i));
+    bytes += sizeof state + state.bytes.capacity() * sizeof(ByteEdge) +
+             state.calls.capacity() * sizeof(CallEdge) +
+             state.empties.capacity() * sizeof(GrammarState) + 2 * sizeof(void*);
+  }
+  return bytes;
+}
+
 }  // namespace
 
 struct GrammarVocabulary::Impl {
@@ -33,11 +48,12 @@ struct GrammarVocabulary::Impl {
     offsets.push_back(bytes.size());
     const JsonRules rules = add_json_rules(common);
     common.finish(rules.value);
-    local = std::make_unique<LocalTokenTable>(common, trie);
+    local = std::make_unique<LocalTokenTable>(common, trie, kMaxLocalBytes);
     // The states that allow most of the vocabulary, so that no request waits for them.
     for (std::size_t i = 0; i < common.num_states(); ++i) {
       const auto state = static_cast<GrammarState>(i);
-      if (!common.state(state).bytes.empty()) local->of(state);
+      LocalTokens scratch;
+      if (!common.state(state).bytes.empty()) local->of(state, scratch);
     }
   }
 
@@ -67,15 +83,16 @@ struct Grammar::Impl {
   Impl(Automaton given, std::shared_ptr<const GrammarVocabulary> given_vocabulary)
       : vocabulary(std::move(given_vocabulary)),
         automaton(std::move(given)),
-        local(automaton, vocabulary->impl_->trie),
-        start(automaton) {
+        local(automaton, vocabulary->impl_->trie, kMaxLocalBytes),
+        start(automaton),
+        own_bytes(sizeof(Impl) + bytes_of(automaton)) {
     start_front = start.start();
   }
 
-  const LocalTokens& local_tokens(GrammarState state) const {
+  const LocalTokens& local_tokens(GrammarState state, LocalTokens& scratch) const {
     const GrammarVocabulary::Impl& shared = *vocabulary->impl_;
     const bool common = static_cast<std::size_t>(state) < shared.common.num_states();
-    return common ? shared.local->of(state) : local.of(state);
+    return common ? shared.local->of(state, scratch) : local.of(state, scratch);
   }
 
   std::shared_ptr<const GrammarVocabulary> vocabulary;
@@ -83,6 +100,7 @@ struct Grammar::Impl {
   LocalTokenTable local;
   StackSets start;  // what every matcher begins as a copy of
   StackSets::Node start_front;
+  std::size_t own_bytes;
 };
 
 Grammar::Grammar(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -107,14 +125,7 @@ StatusOr<std::shared_ptr<const Grammar>> Grammar::json_schema(
 }
 
 std::size_t Grammar::bytes() const {
-  std::size_t bytes = sizeof(Impl);
-  for (std::size_t i = 0; i < impl_->automaton.num_states(); ++i) {
-    const AutomatonState& state = impl_->automaton.state(static_cast<GrammarState>(i));
-    bytes += sizeof state + state.bytes.capacity() * sizeof(ByteEdge) +
-             state.calls.capacity() * sizeof(CallEdge) +
-             state.empties.capacity() * sizeof(GrammarState) + 2 * sizeof(void*);
-  }
-  return bytes;
+  return impl_->own_bytes + impl_->local.bytes();
 }
 
 GrammarMatcher::GrammarMatcher(std::shared_ptr<const Grammar> grammar)
@@ -158,7 +169,8 @@ void GrammarMatcher::compute_mask(std::span<std::uint32_t> mask) {
   for (std::size_t i = 0; i < sets_.entries(front_).size(); ++i) {
     const StackSets::Entry entry = sets_.entries(front_)[i];
     if (entry.state == StackSets::kEnd) continue;
-    const LocalTokens& local = grammar.local_tokens(entry.state);
+    LocalTokens scratch;
+    const LocalTokens& local = grammar.local_tokens(entry.state, scratch);
     for (std::size_t word = 0; word < local.mask.size(); ++word) mask[word] |= local.mask[word];
     set_tokens(mask, local.tokens);
     if (local.ends.empty()) continue;

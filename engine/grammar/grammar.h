@@ -69,7 +69,7 @@ class Grammar {
       const nlohmann::ordered_json& schema, std::shared_ptr<const GrammarVocabulary> vocabulary,
       const SchemaLimits& limits = {}, const GrammarForms& forms = {});
 
-  /// Bytes that it holds, about; caches that grow in use are not counted.
+  /// Bytes that it holds by now, about; some 16 MiB may come on top in use.
   std::size_t bytes() const;
 
  private:

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "engine/grammar/automaton.h"
@@ -22,28 +24,39 @@ struct LocalTokens {
   /// Nodes of the token trie at which the rule can be over. The tokens below them that are not
   /// allowed already depend on what the rule returns to.
   std::vector<std::int32_t> ends;
+
+  friend bool operator==(const LocalTokens&, const LocalTokens&) = default;
+  std::size_t bytes() const;
 };
 
-/// The LocalTokens of an automaton's states, found out when they are first asked for. Thread-safe.
+/// The LocalTokens of an automaton's states, found out when they are first asked for; equal ones
+/// are kept once, and up to `most_bytes` of them. Thread-safe.
 class LocalTokenTable {
  public:
   /// Both must outlive this.
-  LocalTokenTable(const Automaton& automaton, const TokenTrie& trie);
+  LocalTokenTable(const Automaton& automaton, const TokenTrie& trie, std::size_t most_bytes);
 
-  const LocalTokens& of(GrammarState state) const {
+  /// Kept here, or, where there is no room, found out again into `scratch`.
+  const LocalTokens& of(GrammarState state, LocalTokens& scratch) const {
     const LocalTokens* known =
         known_[static_cast<std::size_t>(state)].load(std::memory_order_acquire);
-    return known != nullptr ? *known : find(state);
+    return known != nullptr ? *known : find(state, scratch);
   }
 
+  /// Of what is kept, about.
+  std::size_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
+
  private:
-  const LocalTokens& find(GrammarState state) const;
+  const LocalTokens& find(GrammarState state, LocalTokens& scratch) const;
 
   const Automaton* automaton_;
   const TokenTrie* trie_;
+  const std::size_t most_bytes_;
+  mutable std::atomic<std::size_t> bytes_ = 0;
   mutable std::vector<std::atomic<const LocalTokens*>> known_;
   mutable std::mutex mutex_;  // of what follows
-  mutable std::vector<std::unique_ptr<const LocalTokens>> owned_;
+  mutable std::unordered_multimap<std::size_t, std::unique_ptr<const LocalTokens>>
+      owned_;  // by hash
   mutable StackSets sets_;
 };
 

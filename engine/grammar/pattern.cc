@@ -122,8 +122,8 @@ bool contains(const CodePoints& set, char32_t code_point) {
 
 }  // namespace
 
-bool compile_pattern(std::string_view pattern, std::size_t max_states, PatternAutomaton& out,
-                     std::string& error) {
+bool compile_pattern(std::string_view pattern, std::size_t max_states, std::size_t& steps_left,
+                     PatternAutomaton& out, std::string& error) {
   PatternNode root;
   if (!parse_pattern(pattern, root, error)) return false;
   const auto too_large = [&] {
@@ -136,14 +136,13 @@ bool compile_pattern(std::string_view pattern, std::size_t max_states, PatternAu
   if (nfa.too_large()) return too_large();
 
   // The subset construction. Steps are counted too: a small automaton can take many.
-  std::size_t steps = 0;
-  const std::size_t max_steps = 4096 * max_states;
+  const auto spend = [&](std::size_t steps) { steps_left -= std::min(steps, steps_left); };
   std::map<States, std::size_t> names;
   std::vector<const States*> todo;
   out.states.clear();
   const auto name_of = [&](States states) {
     close(nfa, states);
-    steps += nfa.states.size() / 16 + states.size();
+    spend(nfa.states.size() / 16 + states.size());
     const auto [found, added] = names.try_emplace(std::move(states), out.states.size());
     if (added) {
       out.states.emplace_back();
@@ -163,7 +162,7 @@ bool compile_pattern(std::string_view pattern, std::size_t max_states, PatternAu
         const NfaState& from = nfa.states[at];
         if (from.set != nullptr && contains(*from.set, begins[b])) next.push_back(from.to);
       }
-      steps += states.size();
+      spend(states.size());
       if (next.empty()) continue;
       CodePoints& set = edges[name_of(std::move(next))];
       if (!set.empty() && set.back().second + 1 == begins[b]) {
@@ -171,7 +170,11 @@ bool compile_pattern(std::string_view pattern, std::size_t max_states, PatternAu
       } else {
         set.emplace_back(begins[b], begins[b + 1] - 1);
       }
-      if (out.states.size() > max_states || steps > max_steps) return too_large();
+      if (out.states.size() > max_states) return too_large();
+      if (steps_left == 0) {
+        error = "takes too long to compile, together with those before it";
+        return false;
+      }
     }
     for (auto& [to, set] : edges) out.states[i].edges.push_back({std::move(set), to});
   }

@@ -24,9 +24,10 @@ struct PatternAutomaton {
 
 /// Compiles a regular expression (the subset of ECMA-262 in README.md). As JSON Schema has it, a
 /// match anywhere in a text counts, unless anchored. `pattern` is valid UTF-8. False, with what is
-/// wrong in `error`, where it is no such expression or needs more than `max_states` states.
-bool compile_pattern(std::string_view pattern, std::size_t max_states, PatternAutomaton& out,
-                     std::string& error);
+/// wrong in `error`, where it is no such expression, needs more than `max_states` states or more
+/// than `steps_left` steps (some ten nanoseconds each), of which it takes those that it needs.
+bool compile_pattern(std::string_view pattern, std::size_t max_states, std::size_t& steps_left,
+                     PatternAutomaton& out, std::string& error);
 
 /// The expression of one of JSON Schema's formats; nullptr for those that this has none for.
 const char* pattern_of_format(std::string_view format);

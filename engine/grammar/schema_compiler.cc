@@ -24,6 +24,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kMaxCount = 10'000;  // of characters and items that a schema can ask for
 constexpr int kMaxMultiple = 1000;
+constexpr std::size_t kPatternSteps = 1U << 24U;  // of a schema's patterns, together
 
 constexpr auto kTypes = std::to_array<std::string_view>(
     {"null", "boolean", "integer", "number", "string", "array", "object"});
@@ -449,9 +450,11 @@ class SchemaCompiler {
     } else {
       return fail_value(pointer, "pattern", *pattern, "a string");
     }
-    PatternAutomaton automaton;
+    const auto [known, is_new] = patterns_.try_emplace(expression);
+    const PatternAutomaton& automaton = known->second;
     std::string error;
-    if (!compile_pattern(expression, limits_.pattern_states, automaton, error)) {
+    if (is_new && !compile_pattern(expression, limits_.pattern_states, pattern_steps_,
+                                   known->second, error)) {
       return fail(pointer, "\"pattern\" " + error);
     }
     const std::size_t copies = (most ? *most : least) + 1;
@@ -607,6 +610,8 @@ class SchemaCompiler {
   std::map<std::string, GrammarRule, std::less<>> names_;
   std::size_t next_todo_ = 0;
   std::size_t schemas_ = 0;
+  std::map<std::string, PatternAutomaton> patterns_;  // compiled, by expression
+  std::size_t pattern_steps_ = kPatternSteps;
 };
 
 }  // namespace

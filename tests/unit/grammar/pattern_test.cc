@@ -92,10 +92,29 @@ TEST(Pattern, RefusesWhatItDoesNotKnow) {
         "{2}", "a{3,2}", "a{1001}", "(?=a)", "(?<n>a)", "\\b",     "\\1",   "\\p{L}",
         "a^b", "a$b",    "(^a)",    "\\",    "\\u12",   "\\ud800", "[b-a]", "[\\d-z]"}) {
     PatternAutomaton automaton;
+    std::size_t steps = 1U << 20U;
     std::string error;
-    EXPECT_FALSE(compile_pattern(pattern, 1000, automaton, error)) << pattern;
+    EXPECT_FALSE(compile_pattern(pattern, 1000, steps, automaton, error)) << pattern;
     EXPECT_FALSE(error.empty());
   }
+}
+
+TEST(Pattern, WhatTakesLongIsBoundedForAWholeSchema) {
+  // Few states, each of many places in the pattern.
+  const auto schema = [](int patterns, bool same) {
+    std::string properties;
+    for (int i = 0; i < patterns; ++i) {
+      properties += (i > 0 ? ",\"p" : "\"p") + std::to_string(i) +
+                    R"(": {"type": "string", "pattern": "^(a{0,9}b{0,9}c{0,9}d{0,9}){0,20})" +
+                    std::string(same ? 0U : static_cast<std::size_t>(i), 'x') + "$\"}";
+    }
+    return R"({"type": "object", "properties": {)" + properties + "}}";
+  };
+  EXPECT_EQ(refusal(schema(3, false)), "");
+  EXPECT_EQ(refusal(schema(200, true)), "") << "one pattern, compiled once";
+  const std::string message = refusal(schema(200, false));
+  EXPECT_NE(message.find("/properties/p"), std::string::npos) << message;
+  EXPECT_NE(message.find("takes too long to compile"), std::string::npos) << message;
 }
 
 TEST(Format, TakesAndRefuses) {
