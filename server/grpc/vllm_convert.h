@@ -17,7 +17,7 @@ namespace smg_api = ::smg::grpc::common;
 /// values are checked by the service. Numbers that are 0 where the protocol knows no absence are
 /// defaults.
 StatusOr<CompletionInput> to_input(const vllm_api::GenerateRequest& request,
-                                   std::int32_t vocab_size);
+                                   std::int32_t vocab_size = INT32_MAX);
 
 /// `request` need not live on.
 std::unique_ptr<EventWriter<vllm_api::GenerateResponse>> make_vllm_writer(
